@@ -1,0 +1,61 @@
+"""How a stage declares its options, once, for the command line, for YAML and for notebooks.
+
+A stage's options are one frozen dataclass.  Each field is made by :func:`argument`
+(positional on the command line) or :func:`option`; the command line, the YAML reader and the
+documentation are derived from the dataclass, so an option is written exactly once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def argument(help: str, *, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a positional input (a path to an artefact, or ``-`` to read it from stdin)."""
+    return dataclasses.field(default=default, metadata={"positional": True, "help": help})
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    flags: Sequence[str] = (),
+    choices: Sequence[str] = (),
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    in_key: bool = True,
+) -> Any:
+    """Declare an option.
+
+    Parameters
+    ----------
+    default : object
+        Value when the option is not given; None means "decided by the stage".
+    help : str
+        One line for ``--help``, with the unit.
+    flags : sequence of str
+        Flags other than ``--field-name`` (for example ``("-o", "--output")``).
+    choices : sequence of str
+        Closed set of values, checked for the command line and for YAML alike.
+    parse : callable, optional
+        Turns the text typed by the user into the value ("5%" -> 0.05); YAML strings go
+        through it too.  Raises ValueError with a message on bad text.
+    metavar : str, optional
+        Placeholder shown in help.
+    in_key : bool
+        False for options that cannot change the result (workers, device, output path): they
+        are recorded, but a change does not make an artefact out of date.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "flags": tuple(flags),
+            "choices": tuple(choices),
+            "parse": parse,
+            "metavar": metavar,
+            "in_key": in_key,
+        },
+    )

@@ -86,7 +86,10 @@ class LinearHead:
             Class indices (n,) int64 for a single-label head, 0/1 (n, K) int64 for a
             multi-label head, values (n, K) float64 for regression.
         """
-        scores = self.logits(X)
+        return self.decide(self.logits(X))
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores (n, K) from :meth:`logits` into what :meth:`predict` returns."""
         if self.task == "regression":
             return scores
         if self.task == "multi-label":

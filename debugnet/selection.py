@@ -187,8 +187,9 @@ def select_lam(path: RegularizationPath, lam: float, *, allow_unconverged: bool 
 def select_features_per_class(path: RegularizationPath, k: int, *, allow_unconverged: bool = False) -> Selection:
     """Take the first point at which every output has at least ``k`` features.
 
-    It is the start of "give me k features per class": :func:`largest_per_output` cuts its support
-    to exactly k, and the weights are fitted again on what is left.
+    It is the start of "give me k features per class": its support is cut to the k largest weights
+    of each output (:func:`debugnet.analysis.top_features.largest_per_output`), and the weights are
+    fitted again on what is left.
     """
     if k < 1:
         raise UsageError(f"--features-per-class {k}: ask for at least 1")
@@ -205,26 +206,6 @@ def select_features_per_class(path: RegularizationPath, k: int, *, allow_unconve
     index = int(enough[0])
     require_converged(path, range(index + 1), allow_unconverged)
     return Selection(index, "features-per-class", features_per_class=k)
-
-
-def largest_per_output(weight: np.ndarray, k: int) -> np.ndarray:
-    """Mark the ``k`` largest non-zero |weights| of each row (ties: the lower feature).
-
-    Parameters
-    ----------
-    weight : ndarray (K, d)
-        Standardized coordinates, where weights of different features compare.
-    k : int
-
-    Returns
-    -------
-    ndarray (K, d), bool
-        At most k True per row; fewer where the row has fewer non-zeros.
-    """
-    order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :k]
-    mask = np.zeros(weight.shape, dtype=bool)
-    np.put_along_axis(mask, order, True, axis=1)
-    return mask & (weight != 0)
 
 
 def require_converged(path: RegularizationPath, indices: range | list[int], allow_unconverged: bool) -> None:

@@ -123,12 +123,6 @@ def test_features_per_class_starts_at_the_first_point_with_enough_in_every_class
         selection.select_features_per_class(path, 0)
 
 
-def test_largest_per_output_keeps_exactly_k_of_the_largest():
-    weight = np.array([[0.5, -3.0, 0.0, 2.0, 0.5], [0.0, 0.0, 0.0, -1.0, 0.0]])
-    kept = selection.largest_per_output(weight, 3)
-    assert kept.tolist() == [[True, True, False, True, False], [False, False, False, True, False]]
-
-
 def test_unconverged_points_are_refused_unless_accepted():
     status = ["converged"] * 9 + ["max_iterations"]
     path = make_path(BUG_3, status=status)

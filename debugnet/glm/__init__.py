@@ -1,0 +1,1 @@
+"""Sparse generalized linear models along a regularization path, certified at every point."""

@@ -1,0 +1,107 @@
+"""One fitting problem: design, target, family, penalty, weights, offset, as a solver sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from debugnet.glm.design import Communicator, Design
+from debugnet.glm.families import Family
+from debugnet.glm.penalties import Penalty
+
+
+@dataclass(frozen=True)
+class GLMProblem:
+    """``min_{W, b} sum_i w_i l(y_i, W x_i + b + o_i) + penalty(W; lam)`` on standardized x.
+
+    Everything a solver may touch.  All tensors are on ``design.device``; row-wise ones cover
+    this process's rows, and every method that sums over rows sums over all ranks too.
+
+    Attributes
+    ----------
+    design : Design
+        Products with the standardized features, (n, d).
+    target : Tensor
+        int64 (n,) for multinomial; float64 (n, K) for gaussian; float32 0/1 (n, K) for binomial.
+    family : Family
+    penalty : Penalty
+        Over all d features; dead and excluded ones have a zero column in the design.
+    sample_weight : Tensor (n,), float64
+        Positive or zero, summing to 1 over all rows (of all ranks).
+    n_outputs : int
+        K, the rows of W.
+    offset : Tensor (n, K), float64, or None
+    fit_intercept : bool
+        Where False the bias is 0 and stays 0.
+    uniform : bool
+        True where all sample weights are 1/n.
+    seed : int
+    """
+
+    design: Design
+    target: Tensor
+    family: Family
+    penalty: Penalty
+    sample_weight: Tensor
+    n_outputs: int
+    offset: Tensor | None = None
+    fit_intercept: bool = True
+    uniform: bool = True
+    seed: int = 0
+
+    @property
+    def n_samples(self) -> int:
+        """Rows of this process."""
+        return self.design.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Features d, dead and excluded ones included."""
+        return self.design.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work happens."""
+        return self.design.device
+
+    @property
+    def communicator(self) -> Communicator:
+        """Sums over ranks."""
+        return self.design.communicator
+
+    def zeros(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,), float64, all zero."""
+        weight = torch.zeros((self.n_outputs, self.n_features), dtype=torch.float64, device=self.device)
+        return weight, torch.zeros(self.n_outputs, dtype=torch.float64, device=self.device)
+
+    def scores(self, W: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """``X W' + bias + offset``, (n, K) in ``dtype`` (the design's own by default)."""
+        out = self.design.scores(W, bias, dtype)
+        return out if self.offset is None else out.add_(self.offset)
+
+    def loss(self, scores: Tensor) -> float:
+        """Weighted mean loss, accumulated in float64."""
+        rows = self.family.loss(scores, self.target).to(torch.float64)
+        return float(self.communicator.sum_(self.sample_weight @ rows))
+
+    def residual(self, scores: Tensor) -> Tensor:
+        """Derivative of the mean loss in the scores, sample weights included: (n, K)."""
+        return self.family.residual(scores, self.target).mul_(self.sample_weight[:, None])
+
+    def gradient(self, residual: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Gradient of the mean loss in W from :meth:`residual`: (K, d) float64."""
+        return self.design.gradient(residual, dtype)
+
+    def bias_gradient(self, residual: Tensor) -> Tensor:
+        """Gradient of the mean loss in the bias from :meth:`residual`: (K,) float64."""
+        return self.communicator.sum_(residual.sum(dim=0, dtype=torch.float64))
+
+    def objective(self, W: Tensor, bias: Tensor, lam: float) -> float:
+        """Mean loss plus penalty in float64; one pass over the data."""
+        return self.loss(self.scores(W, bias, torch.float64)) + self.penalty.value(W.to(torch.float64), lam)
+
+    def with_penalty(self, penalty: Penalty) -> GLMProblem:
+        """The same problem under another penalty."""
+        return replace(self, penalty=penalty)

@@ -40,8 +40,8 @@ class Registry:
             raise ValueError(f"{self.kind} '{name}' is registered twice: {self._entries[name].target} and {target}")
         self._entries[name] = Entry(target, summary)
 
-    def load(self, name: str) -> Any:
-        """Import and return the object behind ``name``.
+    def target(self, name: str) -> str:
+        """Return the "package.module:Object" behind ``name`` without importing it.
 
         Raises
         ------
@@ -52,7 +52,11 @@ class Registry:
             close = difflib.get_close_matches(name, self._entries, n=1)
             hint = f"did you mean '{close[0]}'? " if close else ""
             raise UsageError(f"unknown {self.kind} '{name}': {hint}known: {', '.join(self._entries)}")
-        module, _, attribute = self._entries[name].target.partition(":")
+        return self._entries[name].target
+
+    def load(self, name: str) -> Any:
+        """Import and return the object behind ``name``; unknown names raise as in :meth:`target`."""
+        module, _, attribute = self.target(name).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
     def __contains__(self, name: object) -> bool:
@@ -69,7 +73,16 @@ class Registry:
 # One line per name a user can type.  Keep each block in the order users should meet it.
 BACKBONES = Registry("backbone")
 DATASETS = Registry("dataset")
+DATASETS.add("image-folder", "debugnet.data.image_folder:load", "one folder per class, in train/ val/ test/ or alone")
+DATASETS.add("image-zip", "debugnet.data.image_zip:load", "a zip file of that layout, streamed")
+DATASETS.add("npz", "debugnet.data.arrays:load", "arrays x_train, y_train, x_test, y_test, or images, labels")
+DATASETS.add("table", "debugnet.data.tables:load", "text in CSV, TSV, JSON Lines or Parquet, by named columns")
+DATASETS.add("torchvision", "debugnet.data.torchvision_sets:load", "torchvision:NAME, a torchvision data set by its name")
+DATASETS.add("demo-digits", "debugnet.data.demo_digits:load", "demo:digits, handwritten digits with a planted shortcut")
+DATASETS.add("demo-reviews", "debugnet.data.demo_reviews:load", "demo:reviews, generated reviews with a planted word")
 PENALTIES = Registry("penalty")
 SOLVERS = Registry("solver")
 EXPLAINERS = Registry("explainer")
 STAGES = Registry("stage")
+
+STAGES.add("list", "debugnet.stages.list:run", "List backbones, datasets, penalties, solvers or explainers.")

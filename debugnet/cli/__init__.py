@@ -1,0 +1,1 @@
+"""The command line, derived from the recipes; no logic lives here."""

@@ -1,0 +1,85 @@
+"""Exactness of the proximal operators against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from debugnet.sparse_training.proximal import hierarchical_prox, sparse_group_prox, survival
+
+
+def objective(b, w, v, u, t, s):
+    return 0.5 * np.sum((v - b) ** 2) + 0.5 * np.sum((u - w) ** 2) + t * np.linalg.norm(b) + s * np.abs(w).sum()
+
+
+def best_by_radius(v, u, t, s, M):
+    """Oracle: for a fixed ||b|| = r the rest is separable; search r densely, then refine."""
+
+    def value(r):
+        norm = np.linalg.norm(v)
+        b = r * (v / norm if norm > 0 else np.eye(len(v))[0])
+        w = np.sign(u) * np.minimum(np.maximum(np.abs(u) - s, 0), M * r)
+        return objective(b, w, v, u, t, s)
+
+    grid = np.linspace(0, np.linalg.norm(v) + M * np.abs(u).sum() + 1, 4001)
+    values = [value(r) for r in grid]
+    i = int(np.argmin(values))
+    low, high = grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
+    for _ in range(100):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, b) if value(a) < value(b) else (a, high)
+    return min(value((low + high) / 2), value(0.0))
+
+
+@pytest.mark.parametrize("M", [0.0, 0.3, 1.0, 10.0])
+def test_hierarchical_prox_is_the_minimum(M):
+    rng = np.random.default_rng(0)
+    V, U = rng.normal(size=(40, 3)), rng.normal(size=(40, 5))
+    V[:5] = 0
+    U[5:10] = 0
+    U[10:14] = np.round(U[10:14])
+    t, s = rng.uniform(0, 3, 40), 0.2
+    b, w = hierarchical_prox(torch.tensor(V), torch.tensor(U), torch.tensor(t), M, l1_threshold=s)
+    for i in range(40):
+        bi, wi = b[i].numpy(), w[i].numpy()
+        assert np.abs(wi).max() <= M * np.linalg.norm(bi) + 1e-12
+        assert objective(bi, wi, V[i], U[i], t[i], s) <= best_by_radius(V[i], U[i], t[i], s, M) + 1e-6
+
+
+def test_no_hierarchy_is_the_group_lasso_and_survival_is_the_boundary():
+    V, U = torch.randn(20, 3, dtype=torch.float64), torch.randn(20, 4, dtype=torch.float64)
+    b, w = hierarchical_prox(V, U, 0.8, 0.0)
+    torch.testing.assert_close(b, sparse_group_prox(V, torch.full((20,), 0.8, dtype=torch.float64)))
+    assert not w.any()
+    limit = survival(V, U, 2.0)
+    alive = hierarchical_prox(V, U, limit * (1 - 1e-9), 2.0)[0].norm(dim=1) > 0
+    dead = hierarchical_prox(V, U, limit * (1 + 1e-9), 2.0)[0].norm(dim=1) == 0
+    assert alive.all() and dead.all()
+
+
+def test_zero_skip_weights_survive_through_the_first_layer():
+    b, w = hierarchical_prox(torch.zeros(1, 2), torch.tensor([[3.0, -2.0]]), 0.1, 10.0)
+    assert b.norm() > 0 and w.abs().max() > 0
+    b, _ = hierarchical_prox(torch.zeros(1, 2), torch.tensor([[3.0, -2.0]]), 0.1, 10.0, direction=torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(b / b.norm(), torch.tensor([[0.6, 0.8]]))
+
+
+def test_sparse_group_prox_is_the_minimum():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        v, t, s = rng.normal(size=4), rng.uniform(0, 2), rng.uniform(0, 0.5)
+        w = sparse_group_prox(torch.tensor(v[None]), torch.tensor([t]), s)[0].numpy()
+
+        def value(x, v=v, t=t, s=s):
+            return 0.5 * np.sum((x - v) ** 2) + t * np.linalg.norm(x) + s * np.abs(x).sum()
+
+        found = min(minimize(value, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).fun
+                    for start in (v, w + 1e-3, np.zeros(4)))  # fmt: skip
+        assert value(w) <= found + 1e-6
+
+
+def test_zero_rows_give_no_nan():
+    assert not sparse_group_prox(torch.zeros(3, 2), torch.ones(3)).isnan().any()
+    assert not hierarchical_prox(torch.zeros(3, 2), torch.zeros(3, 2), 0.0, 10.0)[0].isnan().any()

@@ -88,9 +88,10 @@ _TORCHVISION_NAMES = """
 for _name in _TORCHVISION_NAMES:
     BACKBONES.add(_name, "debugnet.backbones.torchvision_models:load", "torchvision, ImageNet weights or a file")
 for _depth in (20, 32, 44, 56, 110):
-    BACKBONES.add(f"cifar_resnet{_depth}", "debugnet.backbones.cifar_resnet:load", "CIFAR ResNet (He 2016), from a file")
-BACKBONES.add("hugging-face", "debugnet.backbones.hugging_face:load", "FOLDER or ID[@REVISION] of a text classifier or encoder")
-BACKBONES.add("python", "debugnet.backbones.python_factory:load_python", "python:package.module:factory, any Module of yours")
+    _name = f"cifar_resnet{_depth}"
+    BACKBONES.add(_name, "debugnet.backbones.cifar_resnet:load", "CIFAR ResNet (He et al. 2016), weights from a file")
+BACKBONES.add("hugging-face", "debugnet.backbones.hugging_face:load", "FOLDER or ID[@REVISION], text classifier or encoder")
+BACKBONES.add("python", "debugnet.backbones.python_factory:load_python", "python:package.module:factory, any Module")
 BACKBONES.add("network-folder", "debugnet.backbones.python_factory:load_folder", "FOLDER with debugnet_network.json")
 DATASETS = Registry("dataset")
 DATASETS.add("image-folder", "debugnet.data.image_folder:load", "one folder per class, in train/ val/ test/ or alone")

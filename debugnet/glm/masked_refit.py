@@ -94,7 +94,8 @@ def refit_on_support(
     scale = max(1e-3, float(np.abs(value_and_gradient(first)[1]).max()))
     if start is not None:
         first[:n_free] = start[:, columns][local.numpy()]
-    options = {"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": 30, "gtol": 0.1 * tol * scale, "ftol": 0.0}
+    options = {"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": 30, "ftol": 0.0}
+    options["gtol"] = 0.1 * tol * scale
     found = minimize(value_and_gradient, first, jac=True, method="L-BFGS-B", options=options)
     left = float(np.abs(found.jac).max()) / scale
     if not left <= max(tol, 1e-5 if Z.dtype == torch.float32 else 0.0):

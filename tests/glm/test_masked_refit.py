@@ -29,9 +29,8 @@ def test_multinomial_matches_cvxpy(data):
     W, b = cp.Variable((3, 6)), cp.Variable(3)
     S = Z @ W.T + np.ones((90, 1)) @ cp.reshape(b, (1, 3), order="C")
     losses = cp.log_sum_exp(S, axis=1) - cp.sum(cp.multiply(S, np.eye(3)[y]), axis=1)
-    problem = cp.Problem(
-        cp.Minimize(w @ losses / w.sum() + l2 / 2 * cp.sum_squares(W)), [cp.multiply(W, ~mask | (np.arange(6) == 5)) == 0]
-    )
+    objective = w @ losses / w.sum() + l2 / 2 * cp.sum_squares(W)
+    problem = cp.Problem(cp.Minimize(objective), [cp.multiply(W, ~mask | (np.arange(6) == 5)) == 0])
     problem.solve(solver="CLARABEL")
     weight, bias = refit_on_support(X, y, mask, standardizer=standardizer, family="multinomial", l2=l2, sample_weight=w)
     np.testing.assert_allclose(weight, W.value, atol=2e-4)

@@ -1,0 +1,279 @@
+"""Folder artefacts: files and a ``manifest.json`` that says where they come from and what they are.
+
+Two ways to make one: all at once inside `write_bundle`, or record by record with `BundleWriter`,
+which goes on where an interrupted run stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from debugnet.artifacts import atomic
+from debugnet.artifacts.provenance import (
+    Provenance,
+    canonical_json,
+    describe_difference,
+    jsonable,
+    read_manifest,
+)
+from debugnet.errors import InputError, OutputExists
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path, provenance: Provenance) -> str:
+    """Write ``manifest.json`` for all files that are in ``folder`` now; returns the digest.
+
+    The digest is the sha256 of the canonical JSON of ``{file name: sha256}``.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            files[name] = _sha256(path)
+    digest = hashlib.sha256(canonical_json(files)).hexdigest()
+    manifest = {"provenance": provenance.to_json(), "digest": digest, "files": files}
+    text = json.dumps(jsonable(manifest), indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def write_bundle(path: str | os.PathLike[str], provenance: Provenance) -> Iterator[Path]:
+    """Make a folder artefact in one go.
+
+    Yields
+    ------
+    Path
+        An empty folder to write into; with a manifest it takes the name ``path`` when the
+        block ends, and an artefact that was there before is gone then, not earlier.
+    """
+    with atomic.lock(path), atomic.atomic_directory(path, replace=True) as folder:
+        yield folder
+        write_manifest(folder, provenance)
+
+
+def verify_bundle(path: str | os.PathLike[str]) -> None:
+    """Check every file of a folder artefact against its manifest.
+
+    Raises
+    ------
+    InputError
+        A file is missing, or was changed.
+    """
+    for name, digest in read_manifest(path)["files"].items():
+        file = Path(path) / name
+        if ".." in Path(name).parts or not file.is_file() or _sha256(file) != digest:
+            raise InputError(f"{file} is missing or was changed since it was written: make {path} again")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict, readable JSON: NaN becomes null."""
+    text = json.dumps(jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of an artefact.
+
+    Raises
+    ------
+    InputError
+        Missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): make it again") from error
+
+
+class BundleWriter:
+    """A folder artefact that grows record by record and survives interruption.
+
+    Until `finish`, everything is in ``path.partial/``: each record is one line of
+    ``records.jsonl`` (``{"key": ..., "value": ...}``), added after the files that it names.
+
+    Parameters
+    ----------
+    path : path
+    provenance : Provenance
+        Its key decides whether a partial folder can be gone on with.
+    force : bool
+        Discard a partial folder that was made with other options.
+
+    Raises
+    ------
+    OutputExists
+        A partial folder made with other options is there.
+    Locked
+        Another process is writing it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], provenance: Provenance, *, force: bool = False) -> None:
+        self.path = Path(path)
+        self.folder = self.path.with_name(self.path.name + ".partial")
+        self._provenance = provenance
+        self._closing = contextlib.ExitStack()
+        self._closing.enter_context(atomic.lock(self.path))
+        try:
+            with atomic.storage_errors(self.path):
+                open_partial(self.folder, provenance, force)
+                self._records = self._read_records()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock; what was added stays and can be gone on with."""
+        self._closing.close()
+
+    def _read_records(self) -> dict[str, Any]:
+        """Read the whole lines and cut off a torn last one."""
+        descriptor = os.open(self.folder / "records.jsonl", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._closing.callback(os.close, descriptor)
+        self._descriptor, self._end = descriptor, 0
+        records = {}
+        with open(self.folder / "records.jsonl", "rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    records[record["key"]] = record["value"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                if not line.endswith(b"\n"):
+                    del records[record["key"]]
+                    break
+                self._end += len(line)
+        os.ftruncate(descriptor, self._end)
+        return records
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._records
+
+    @property
+    def records(self) -> Mapping[str, Any]:
+        """What has been added so far, by key."""
+        return self._records
+
+    def add(self, key: str, value: Any, arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        """Add a record, durably.
+
+        Parameters
+        ----------
+        key : str
+            Content key of the record; adding one that is there raises ValueError.
+        value : JSON-able
+            NaN becomes null.
+        arrays : mapping of str to ndarray, optional
+            Stored as ``arrays/<sha256 of the key, 16 digits>.npz``; see `load_arrays`.
+        """
+        if key in self._records:
+            raise ValueError(f"record {key!r} is there already")
+        with atomic.storage_errors(self.path):
+            if arrays:
+                with atomic.atomic_file(self.folder / array_file(key)) as temporary, open(temporary, "wb") as file:
+                    np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
+            line = canonical_json({"key": key, "value": value}) + b"\n"
+            atomic.write_all(self._descriptor, line, self._end)
+            os.fsync(self._descriptor)
+        self._end += len(line)
+        self._records[key] = jsonable(value)
+
+    def finish(self, provenance: Provenance | None = None) -> Path:
+        """Write the manifest and give the folder its final name."""
+        with atomic.storage_errors(self.path):
+            (self.folder / PARTIAL).unlink(missing_ok=True)
+            write_manifest(self.folder, provenance or self._provenance)
+            atomic.publish_directory(self.folder, self.path)
+        self.close()
+        return self.path
+
+
+#: Says inside a partial folder what it is to become.
+PARTIAL = "partial.json"
+
+
+def open_partial(folder: Path, provenance: Provenance, force: bool = False) -> bool:
+    """Make ``folder``, or find that it can be gone on with (True).
+
+    Raises
+    ------
+    OutputExists
+        It was begun with other options, and ``force`` is false.
+    """
+    note = folder / PARTIAL
+    if note.exists():
+        found = Provenance.from_json(read_json(note))
+        if found.key == provenance.key:
+            return True
+        if not force:
+            difference = describe_difference(found, provenance.kind, provenance.options, provenance.inputs)
+            raise OutputExists(f"{folder} is there, begun with {difference}; --force discards it")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with atomic.atomic_file(note) as temporary:
+        write_json(temporary, provenance.to_json())
+    return False
+
+
+def array_file(key: str) -> str:
+    """Name of the file that holds a record's arrays, relative to the folder."""
+    return f"arrays/{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def read_records(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the records of a finished folder, in the order in which they were added.
+
+    Raises
+    ------
+    InputError
+        Not an artefact, or damaged.
+    """
+    read_manifest(path)
+    file = Path(path) / "records.jsonl"
+    try:
+        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+        return {line["key"]: line["value"] for line in lines}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{file} is damaged ({error}): make {path} again") from error
+
+
+def load_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]:
+    """Read the arrays of one record; pickled objects are refused.
+
+    Raises
+    ------
+    InputError
+        The record has no arrays, or they are damaged.
+    """
+    file = Path(path) / array_file(key)
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except Exception as error:  # zipfile, zlib and numpy each raise their own on damaged bytes
+        raise InputError(f"{file} cannot be read ({error}): make {path} again") from error

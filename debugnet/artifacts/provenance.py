@@ -1,0 +1,422 @@
+"""Where an artefact comes from: its key, its inputs, and whether it is still current.
+
+An artefact is current when it is complete and was made with the same options from the same
+inputs.  Both are condensed into its *key*; what it contains is condensed into its *digest*,
+which is the input of the next artefact's key.  Keys and digests are sha256, in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from debugnet.errors import InputError, OutputExists, StaleArtifact
+
+#: Version of the layouts in docs/formats.md; part of every key.
+SCHEMA = 1
+
+#: How a reference to an input looks: {"kind": ..., "path": ..., "digest": ...}.
+Reference = Mapping[str, str]
+
+_PACKAGES = (
+    "debugnet", "numpy", "scipy", "torch", "torchvision", "transformers", "numba", "h5py", "safetensors",
+    "scikit-learn", "scikit-image", "lime", "wordcloud", "pillow",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """How an artefact was made.
+
+    Attributes
+    ----------
+    kind : str
+        "features", "path", "head", "analysis", ...
+    schema : int
+        Version of the layout.
+    key : str
+        :func:`artifact_key` of the kind, the options and the inputs.
+    options : mapping
+        The options that count in the key.
+    settings : mapping
+        The others (device, workers, output, input paths): recorded, but a change of them
+        does not make the artefact out of date.
+    inputs : mapping of str to reference
+        By role ("features", "path", ...): ``{"kind", "path", "digest"}``.
+    seed : int or None
+    device : str
+        For example "cpu" or "cuda:0 (NVIDIA H200)".
+    versions : mapping of str to str
+        Python and the packages that are installed.
+    argv : list of str
+        The command that made it; run again, it renews it.
+    created : str
+        ISO 8601, UTC.
+    seconds : float
+        Wall-clock time of the work.
+    peak_memory : int
+        Bytes: largest resident size of the process, so far.
+    """
+
+    kind: str
+    schema: int
+    key: str
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Reference]
+    seed: int | None
+    device: str
+    versions: Mapping[str, str]
+    argv: list[str]
+    created: str
+    seconds: float
+    peak_memory: int
+
+    @property
+    def command(self) -> str:
+        """The command that made the artefact, quoted for a shell."""
+        return shlex.join(self.argv)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
+        return {f.name: jsonable(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Provenance:
+        """Read what :meth:`to_json` gave; unknown fields are ignored.
+
+        Raises
+        ------
+        ValueError
+            A field is missing.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise ValueError(f"provenance lacks {', '.join(missing)}")
+        return cls(**{name: values[name] for name in names})
+
+
+def jsonable(value: Any) -> Any:
+    """Convert to what strict JSON can hold: NaN and infinities become None, paths text, arrays lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, enum.Enum):
+        return jsonable(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(jsonable(v) for v in value)
+    if hasattr(value, "tolist"):  # numpy and torch, without importing them
+        return jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling per value: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def keyed_options(options: Any) -> dict[str, Any]:
+    """The options that can change the result.
+
+    Of a recipe dataclass, the fields with ``in_key=False`` and the positional ones (they name
+    inputs, which count by their digests) are left out; a mapping is taken whole.
+    """
+    if dataclasses.is_dataclass(options) and not isinstance(options, type):
+        return {
+            f.name: jsonable(getattr(options, f.name))
+            for f in dataclasses.fields(options)
+            if f.metadata.get("in_key", True) and not f.metadata.get("positional", False)
+        }
+    return dict(jsonable(options))
+
+
+def artifact_key(kind: str, options: Any, inputs: Mapping[str, Reference]) -> str:
+    """Key of the artefact that these options make of these inputs.
+
+    Parameters
+    ----------
+    kind : str
+    options : dataclass or mapping
+        See :func:`keyed_options`.
+    inputs : mapping of str to reference
+        Only kinds and digests count: an input may move.
+
+    Returns
+    -------
+    str
+        sha256, 64 hexadecimal digits.
+    """
+    content = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "options": keyed_options(options),
+        "inputs": {role: [reference["kind"], reference["digest"]] for role, reference in inputs.items()},
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def collect(
+    kind: str,
+    options: Any,
+    inputs: Mapping[str, Reference],
+    *,
+    seed: int | None = None,
+    device: str = "cpu",
+    seconds: float = 0.0,
+) -> Provenance:
+    """Gather the provenance of an artefact that this process has just made."""
+    import resource
+
+    keyed = keyed_options(options)
+    return Provenance(
+        kind=kind,
+        schema=SCHEMA,
+        key=artifact_key(kind, options, inputs),
+        options=keyed,
+        settings={name: value for name, value in jsonable(options).items() if name not in keyed},
+        inputs={role: dict(reference) for role, reference in inputs.items()},
+        seed=seed,
+        device=device,
+        versions=_versions(),
+        argv=_argv(),
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _argv() -> list[str]:
+    """The command line, with the console script's folder taken off."""
+    program, *words = sys.argv or [""]
+    return ["debugnet" if Path(program).stem in ("debugnet", "__main__") else program, *words]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:  # from the metadata: importing torch for its version costs seconds
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a folder artefact's ``manifest.json``: ``{"provenance", "digest", "files"}``.
+
+    Raises
+    ------
+    InputError
+        The folder is missing, is not an artefact, or its manifest is damaged.
+    """
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        Provenance.from_json(manifest["provenance"])
+        if not isinstance(manifest["digest"], str) or not isinstance(manifest["files"], dict):
+            raise ValueError("no digest or no files")
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a debugnet folder: it has no manifest.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): make the folder again") from error
+    return manifest
+
+
+def _head_of(path: str | os.PathLike[str]) -> tuple[Provenance, str]:
+    """Provenance and digest of any artefact, from its header alone."""
+    path = Path(path)
+    if path.is_dir() and not path.name.endswith(".partial"):
+        manifest = read_manifest(path)
+        return Provenance.from_json(manifest["provenance"]), manifest["digest"]
+    from debugnet.artifacts.container import read_header
+
+    header = read_header(path)
+    return Provenance.from_json(header.provenance), header.digest
+
+
+def read_provenance(path: str | os.PathLike[str]) -> Provenance:
+    """Provenance of any artefact: an .h5 file, or a folder with ``manifest.json``.
+
+    Raises
+    ------
+    InputError
+        Missing, partial, foreign or damaged.
+    """
+    return _head_of(path)[0]
+
+
+def input_reference(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Refer to an artefact as an input: its kind, absolute path and digest.
+
+    Reads the header only, so it costs milliseconds whatever the size.
+
+    Raises
+    ------
+    InputError
+        Missing, partial, foreign or damaged.
+    """
+    provenance, digest = _head_of(path)
+    return {"kind": provenance.kind, "path": os.path.abspath(path), "digest": digest}
+
+
+def is_current(path: str | os.PathLike[str], key: str) -> bool:
+    """Whether ``path`` exists, is complete and was made with this key."""
+    try:
+        return os.path.exists(path) and read_provenance(path).key == key
+    except InputError:
+        return False
+
+
+def check_output(
+    path: str | os.PathLike[str], kind: str, options: Any, inputs: Mapping[str, Reference], *, force: bool = False
+) -> bool:
+    """Decide what to do about an output that may exist already.
+
+    Returns
+    -------
+    bool
+        True: it is complete and current, use it.  False: make it (replacing what is there).
+
+    Raises
+    ------
+    OutputExists
+        It was made with other options or inputs (the message names the fields that differ),
+        and ``force`` is false; or it is no debugnet artefact, which even ``force`` keeps.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        found = read_provenance(path)
+    except InputError as error:
+        if force and _is_ours(Path(path)):
+            return False
+        way_out = "--force replaces it" if _is_ours(Path(path)) else "choose another output"
+        raise OutputExists(f"{path} exists and cannot be read as an artefact ({error}); {way_out}") from error
+    if force:
+        return False
+    if found.key == artifact_key(kind, options, inputs):
+        return True
+    difference = describe_difference(found, kind, keyed_options(options), inputs)
+    raise OutputExists(f"{path} exists, made with {difference}; --force replaces it")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether something unreadable is at least the damaged remains of an artefact (or empty)."""
+    if path.is_dir():
+        return (path / "manifest.json").exists() or not any(path.iterdir())
+    from debugnet.artifacts.container import MAGIC
+
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) in (MAGIC, b"")
+
+
+def describe_difference(
+    found: Provenance, kind: str, options: Mapping[str, Any], inputs: Mapping[str, Reference]
+) -> str:
+    """Say in words how an artefact's keyed options and its inputs differ from the wanted ones."""
+    if found.kind != kind:
+        return f"kind {found.kind} instead of {kind}"
+    differences = [
+        f"{name} {_brief(found.options.get(name))} instead of {_brief(options.get(name))}"
+        for name in {**options, **found.options}
+        if found.options.get(name) != options.get(name)
+    ]
+    for role in sorted({*found.inputs, *inputs}):
+        before, now = found.inputs.get(role), inputs.get(role)
+        if before is None or now is None or before["digest"] != now["digest"]:
+            differences.append(f"another {role} ({(before or {}).get('path', 'none')})")
+    return ", ".join(differences) or f"schema {found.schema} or another version of the options"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(jsonable(value), ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def locate_input(path: str | os.PathLike[str], kind: str) -> Path:
+    """Find the artefact of a kind that ``path`` was made from, however many steps back.
+
+    An input is looked for where it was, then beside ``path`` (a run folder may have moved).
+
+    Parameters
+    ----------
+    path : path
+        Any artefact, for example ``head/``.
+    kind : str
+        For example "features".
+
+    Raises
+    ------
+    InputError
+        No input of that kind is recorded, or it is not where it was.
+    StaleArtifact
+        It is there, but is no longer what ``path`` was made from.
+    """
+    waiting = [(Path(path), reference) for reference in read_provenance(path).inputs.values()]
+    missing: list[str] = []
+    while waiting:
+        child, reference = waiting.pop(0)
+        found = _find(child, reference)
+        if found is None:
+            missing.append(reference["path"])
+            continue
+        if reference["kind"] == kind:
+            _check_unchanged(child, found, reference)
+            return found
+        with_inputs = found.suffix == ".h5" or (found / "manifest.json").exists()
+        waiting += [(found, r) for r in read_provenance(found).inputs.values()] if with_inputs else []
+    where = f"; not found: {', '.join(missing)}: put it back, or name the {kind} on the command line" if missing else ""
+    raise InputError(f"{path} has no {kind} among its inputs{where}")
+
+
+def check_inputs(path: str | os.PathLike[str]) -> None:
+    """Check that the artefacts ``path`` was made from are still what they were.
+
+    Inputs that are no longer there, or are no artefacts (data, weights), are not looked at.
+
+    Raises
+    ------
+    StaleArtifact
+        One has changed; the message names the command that renews ``path``.
+    """
+    for reference in read_provenance(path).inputs.values():
+        found = _find(Path(path), reference)
+        if found is not None and (found.suffix == ".h5" or (found / "manifest.json").exists()):
+            _check_unchanged(Path(path), found, reference)
+
+
+def _find(child: Path, reference: Reference) -> Path | None:
+    recorded = Path(reference["path"])
+    candidates = (recorded, Path(os.path.abspath(child)).parent / recorded.name)
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _check_unchanged(child: Path, found: Path, reference: Reference) -> None:
+    if input_reference(found)["digest"] != reference["digest"]:
+        command = read_provenance(child).command
+        raise StaleArtifact(
+            f"{child} was made from {found}, which has changed since; renew it (--force) with: {command}"
+        )

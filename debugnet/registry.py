@@ -106,4 +106,6 @@ SOLVERS = Registry("solver")
 EXPLAINERS = Registry("explainer")
 STAGES = Registry("stage")
 
+STAGES.add("run", "debugnet.stages.run_recipe:run", "Run all stages of a recipe into one folder.")
+STAGES.add("inspect", "debugnet.stages.inspect:run", "Describe an artefact: what it is and what it was made from.")
 STAGES.add("list", "debugnet.stages.list:run", "List backbones, datasets, penalties, solvers or explainers.")

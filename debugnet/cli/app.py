@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
+    sys.argv[1:] = words
     with interrupts.install():
         try:
             if not words:
@@ -175,7 +176,8 @@ def _with_path_from_stdin(options: Any, words: list[str]) -> Any:
     if len(lines) != 1:
         arrived = "nothing" if not lines else f"{len(lines)} lines"
         raise InputError(f"'-' needs one path on stdin, {arrived} arrived: the command before the pipe may have failed")
-    words[words.index("-")] = lines[0]  # so that the command shown for resuming can be typed again
+    words[words.index("-")] = lines[0]  # so that the command shown for resuming can be typed again,
+    sys.argv[1:] = words  # and the one recorded as the artefact's
     return dataclasses.replace(options, **{dashes[0]: Path(lines[0])})
 
 

@@ -1,0 +1,282 @@
+"""Minibatch training with exact proximal steps on penalized units.
+
+The penalized block is trained by :class:`UnitAdam`, everything else by any torch optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from debugnet.sparse_training.penalties import UnitPenalty
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def family_loss(family: str) -> Loss:
+    """Return the mean loss of a family: outputs (n, K), targets -> scalar.
+
+    multinomial: cross-entropy; binomial: logistic loss summed over outputs; gaussian: half the
+    squared error summed over outputs.  The same as the decision layer's, so that one lambda means
+    one thing.
+    """
+    if family == "multinomial":
+        return nn.functional.cross_entropy
+    if family == "binomial":
+        return lambda f, y: nn.functional.binary_cross_entropy_with_logits(
+            f, y.reshape(f.shape).to(f.dtype), reduction="sum"
+        ) / len(f)
+    if family == "gaussian":
+        return lambda f, y: 0.5 * (f - y.reshape(f.shape).to(f.dtype)).square().sum() / len(f)
+    raise ValueError(f"family is '{family}'; use multinomial, binomial or gaussian")
+
+
+@dataclass
+class Batches:
+    """Minibatches of arrays, in a new seeded order each time they are iterated.
+
+    Parameters
+    ----------
+    X : Tensor or ndarray (n, *shape)
+        A tensor is sliced where it lies; an ndarray (a memmap too) is read batch by batch.
+    y : Tensor (n,) or (n, K)
+    size : int
+        Samples in a batch; the last one may be smaller.
+    seed : int
+    shuffle : bool
+    device : str
+    """
+
+    X: Tensor | np.ndarray
+    y: Tensor
+    size: int = 256
+    seed: int = 0
+    shuffle: bool = True
+    device: str = "cpu"
+    _epoch: int = field(default=0, repr=False)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.y) / self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self.y), generator=generator) if self.shuffle else torch.arange(len(self.y))
+        self._epoch += self.shuffle
+        for start in range(0, len(order), self.size):
+            index = order[start : start + self.size]
+            if isinstance(self.X, Tensor):
+                x = self.X[index.to(self.X.device)]
+            else:
+                x = torch.from_numpy(np.asarray(self.X[np.sort(index.numpy())], dtype=np.float32))
+                index = index.sort().values
+            yield x.to(self.device), self.y[index.to(self.y.device)].to(self.device)
+
+
+class UnitAdam:
+    """Adam with one step size per unit, so that a unit's proximal operator stays exact.
+
+    Adam's per-coordinate step would change the metric inside a unit, in which HIER-PROX and the
+    block soft threshold have no closed form.  Here the second moment is the mean square gradient of
+    the unit: the metric is a multiple of the identity within each unit, and the prox with threshold
+    ``step_j lam`` is exact.  The first moment is an average of gradients (not a velocity), so the
+    fixed points are those of ``loss + lam penalty`` with this very lambda, whatever ``betas`` are.
+
+    Parameters
+    ----------
+    lr : float
+        Step of a unit whose gradient is steady.
+    betas : tuple of float
+    eps : float
+    """
+
+    def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.count = 0
+        self.first: Tensor | None = None
+        self.second: Tensor | None = None
+
+    def step(self, rows: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """One gradient step: rows (g, q) and their gradient -> (new rows, step sizes (g,))."""
+        if self.first is None or self.second is None:
+            self.first, self.second = torch.zeros_like(rows), rows.new_zeros(len(rows))
+        self.count += 1
+        first_decay, second_decay = self.betas
+        self.first.mul_(first_decay).add_(gradient, alpha=1 - first_decay)
+        self.second.mul_(second_decay).add_(gradient.square().mean(dim=1), alpha=1 - second_decay)
+        scale = (self.second / (1 - second_decay**self.count)).sqrt() + self.eps
+        step = self.lr / scale
+        return rows - step[:, None] * (self.first / (1 - first_decay**self.count)), step
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class ProximalTrainer:
+    """Trains a network whose units are under one or more penalties.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Raw samples in, outputs (n, K) out.
+    penalties : sequence of UnitPenalty
+        The first one's units are the ones a path counts.
+    loss : callable
+        (outputs, targets) -> mean loss.
+    optimizer : callable
+        Makes the optimizer of all weights that are under no penalty.
+    lr : float
+        Step of the penalized block.
+    prox_every : int
+        Proximal step after every so many gradient steps, with that many times the threshold.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        penalties: Sequence[UnitPenalty],
+        loss: Loss,
+        *,
+        optimizer: OptimizerFactory,
+        lr: float = 1e-3,
+        prox_every: int = 1,
+    ) -> None:
+        self.model, self.penalties, self.loss = model, list(penalties), loss
+        self.penalized = [p for penalty in self.penalties for p in penalty.parameters]
+        names = {id(p) for p in self.penalized}
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in names]
+        self.optimizer = optimizer(others) if others else None
+        self.steppers = [UnitAdam(lr) for _ in self.penalties]
+        self.prox_every = prox_every
+        self.keep: Tensor | None = None
+        self._count = 0
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply all step sizes."""
+        for stepper in self.steppers:
+            stepper.lr *= factor
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] *= factor
+
+    def step(self, x: Tensor, y: Tensor, lam: float) -> float:
+        """One minibatch step at ``lam``; returns the batch's loss.
+
+        Units outside ``self.keep`` (a boolean over the first penalty's units) are held at zero.
+
+        Raises
+        ------
+        Diverged
+        """
+        self.model.train()
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        value = self.loss(self.model(x), y)
+        value.backward()  # type: ignore[no-untyped-call]
+        loss = float(value.detach())
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss}")
+        if self.optimizer:
+            self.optimizer.step()
+        self._count += 1
+        threshold = lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
+        for i, (penalty, stepper) in enumerate(zip(self.penalties, self.steppers, strict=True)):
+            rows, step = stepper.step(penalty.current(), penalty.gradient())
+            if threshold:
+                rows = penalty.prox(rows, step, threshold)
+            if i == 0 and self.keep is not None:
+                rows = rows * self.keep[:, None]
+            penalty.assign(rows)
+        return loss
+
+    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], lam: float) -> float:
+        """One pass over the batches; returns the mean of the batch losses."""
+        losses = [self.step(x, y, lam) for x, y in batches]
+        return sum(losses) / max(len(losses), 1)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Batches) -> Tensor:
+    """Outputs (n, K) of all samples, in order, on the CPU."""
+    model.eval()
+    ordered = Batches(batches.X, batches.y, max(batches.size, 1024), shuffle=False, device=batches.device)
+    return torch.cat([model(x).float().cpu() for x, _ in ordered])
+
+
+def evaluate(model: nn.Module, batches: Batches, loss: Loss, family: str) -> dict[str, float]:
+    """Mean loss and accuracy (R2 for gaussian) over all samples."""
+    outputs, y = predict(model, batches), batches.y.cpu()
+    if family == "gaussian":
+        target = y.reshape(outputs.shape).to(outputs.dtype)
+        residual = (outputs - target).square().sum(dim=0)
+        score = float((1 - residual / (target - target.mean(dim=0)).square().sum(dim=0)).mean())
+        return {"loss": float(loss(outputs, y)), "r2": score, "accuracy": score}
+    if family == "multinomial":
+        right = (outputs.argmax(dim=1) == y).float()
+    else:
+        right = ((outputs > 0) == y.reshape(outputs.shape).bool()).float()
+    return {"loss": float(loss(outputs, y)), "accuracy": float(right.mean())}
+
+
+def full_gradient(model: nn.Module, penalty: UnitPenalty, batches: Batches, loss: Loss) -> Tensor:
+    """Gradient rows (n_units, q) of the mean loss over all samples, in eval mode."""
+    model.eval()
+    ordered = Batches(batches.X, batches.y, max(batches.size, 1024), shuffle=False, device=batches.device)
+    total: Tensor | None = None
+    for x, y in ordered:
+        for parameter in model.parameters():
+            parameter.grad = None
+        loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+        part = penalty.gradient() * (len(y) / len(batches.y))
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the state of a model to the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def train_early_stopping(
+    trainer: ProximalTrainer,
+    train: Batches,
+    validation: Batches | None,
+    family: str,
+    *,
+    lam: float = 0.0,
+    max_epochs: int = 100,
+    patience: int = 10,
+    min_epochs: int = 1,
+) -> tuple[dict[str, float], int]:
+    """Train at one lambda until the validation loss stops falling, and go back to the best epoch.
+
+    Without validation data, runs ``max_epochs``.
+
+    Returns
+    -------
+    (metrics, epochs)
+        The best validation metrics (empty without validation data).
+    """
+    best: dict[str, float] = {}
+    state: dict[str, Tensor] | None = None
+    since, epoch = 0, 0
+    for epoch in range(1, max_epochs + 1):
+        trainer.epoch(train, lam)
+        if validation is None:
+            continue
+        metrics = evaluate(trainer.model, validation, trainer.loss, family)
+        if not best or metrics["loss"] < best["loss"] * (1 - 1e-4):
+            best, state, since = metrics, snapshot(trainer.model), 0
+        else:
+            since += 1
+            if since >= patience and epoch >= min_epochs:
+                break
+    if state is not None:
+        trainer.model.load_state_dict(state)
+    return best, epoch

@@ -1,0 +1,194 @@
+"""Paths: the linear case against a convex oracle, planted inputs, every size, certificates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from debugnet.errors import UsageError
+from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.penalties import HiddenGroupPenalty, InputGroupPenalty
+from debugnet.sparse_training.proximal_training import (
+    Batches,
+    ProximalTrainer,
+    UnitAdam,
+    evaluate,
+    family_loss,
+    full_gradient,
+)
+from debugnet.sparse_training.readers import InputReader
+from debugnet.sparse_training.unit_path import PathOptions, UnitPathFitter, random_masks, retrain
+
+torch.set_num_threads(1)
+
+
+def adam(lr: float = 5e-3):
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr)
+
+
+def xor_data(n: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class = sign(x0 x1): no linear method can see the two features that matter."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(n, d, generator=generator)
+    return X, (X[:, 0] * X[:, 1] > 0).long()
+
+
+def lassonet_trainer(d: int, seed: int, hierarchy: float = 10.0) -> ProximalTrainer:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 2))
+    model = LassoNet(network, torch.randn(2, d))
+    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(), lr=5e-3)
+
+
+@pytest.fixture(scope="module")
+def xor_path():
+    X, y = xor_data(1200, 12, 0)
+    train, validation = Batches(X[:900], y[:900], 64), Batches(X[900:], y[900:], 300)
+    trainer = lassonet_trainer(12, 0)
+    options = PathOptions(sizes=(2, 4), dense_epochs=30, ratio=1.3, polish_epochs=20)
+    fitter = UnitPathFitter(trainer, train, validation, "multinomial", options)
+    stages = list(fitter)
+    return fitter.finish(), stages, train, validation
+
+
+def test_planted_interaction_is_found(xor_path):
+    path, _, _, _ = xor_path
+    assert set(np.flatnonzero(path.subsets[2].mask)) == {0, 1}
+    assert set(np.argsort(-np.where(np.isinf(path.death), 1e9, path.death))[:2]) == {0, 1}
+    assert path.subsets[2].validation["accuracy"] > 0.85
+
+
+def test_every_size_is_there_and_lambda_rises(xor_path):
+    path, stages, _, _ = xor_path
+    assert set(path.subsets) >= set(range(12))
+    assert all(subset.mask.sum() == size for size, subset in path.subsets.items())
+    lams = [stage.lam for stage in stages]
+    assert lams == sorted(lams) and stages[-1].n_units == 0
+
+
+def test_refit_on_the_mask_beats_random_masks(xor_path):
+    path, _, train, validation = xor_path
+    kept, metrics = retrain(lambda: lassonet_trainer(12, 1), path.subsets[2].mask, train, validation, "multinomial", max_epochs=25)
+    assert metrics["accuracy"] > 0.85
+    assert not kept.penalties[0].current()[~torch.from_numpy(path.subsets[2].mask)].any()
+    wrong = next(m for m in random_masks(12, 2, range(20)) if not m[:2].any())
+    _, control = retrain(lambda: lassonet_trainer(12, 1), wrong, train, validation, "multinomial", max_epochs=25)
+    assert control["accuracy"] < 0.65
+
+
+def lasso_problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(200, 8))
+    y = X @ np.array([2.0, -1, 0.5, 0, 0, 0, 0, 0]) + 0.5 * rng.normal(size=200)
+    X -= X.mean(axis=0)
+    return X, y - y.mean()
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.999)])
+def test_lambda_is_the_one_that_is_minimized(betas):
+    """M = 0 leaves a lasso on theta; its solution must be scikit-learn's, whatever the momentum."""
+    from sklearn.linear_model import Lasso
+
+    X, y = lasso_problem()
+    lam = 0.15
+    exact = Lasso(alpha=lam, fit_intercept=False, tol=1e-10).fit(X, y).coef_  # 1/(2n) ||.||^2 + alpha ||.||_1
+    model = LassoNet(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1)), torch.zeros(2, 8)).double()
+    with torch.no_grad():
+        model.network[2].weight.zero_()
+        model.network[2].bias.zero_()
+    for parameter in model.network[2].parameters():
+        parameter.requires_grad_(False)
+    trainer = ProximalTrainer(model, [model.penalty(0.0)], family_loss("gaussian"), optimizer=adam(), lr=0.02)
+    trainer.penalties[0].unit_weight = trainer.penalties[0].unit_weight.double()
+    trainer.steppers = [UnitAdam(0.02, betas)]
+    x, t = torch.tensor(X), torch.tensor(y)
+    for epoch in range(1500):
+        if epoch in (800, 1200):
+            trainer.scale_lr(0.1)
+        trainer.step(x, t, lam)
+    np.testing.assert_allclose(model.skip.weight.detach().numpy()[0], exact, atol=2e-3)
+    assert set(np.flatnonzero(exact)) == set(torch.nonzero(model.skip.weight.detach()[0]).flatten().tolist())
+
+
+def test_input_group_lasso_finds_the_planted_interaction():
+    X, y = xor_data(1200, 12, 3)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 2))
+    penalty = InputGroupPenalty(InputReader(network, X[:2]), l1_share=0.1)
+    trainer = ProximalTrainer(network, [penalty], family_loss("multinomial"), optimizer=adam(), lr=5e-3)
+    fitter = UnitPathFitter(
+        trainer, Batches(X[:900], y[:900], 64), Batches(X[900:], y[900:]), "multinomial",
+        PathOptions(dense_epochs=30, ratio=1.3, stop_at=2),
+    )  # fmt: skip
+    list(fitter)
+    assert set(np.flatnonzero(fitter.finish().subsets[2].mask)) == {0, 1}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_pull_is_the_lambda_at_which_zero_is_optimal(share):
+    network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 2))
+    penalty = InputGroupPenalty(InputReader(network, torch.randn(2, 5)), l1_share=share)
+    gradient = torch.randn(5, 7)
+    pull = penalty.pull(gradient)
+    step = torch.ones(5)
+    for lam_factor, alive in ((0.999, True), (1.001, False)):
+        for i in range(5):
+            rows = penalty.prox(-gradient, step, float(pull[i]) * lam_factor)
+            assert bool(rows[i].any()) == alive
+
+
+def test_hidden_units_vanish_with_their_bias_and_normalization():
+    layer, norm = nn.Linear(4, 6), nn.BatchNorm1d(6)
+    penalty = HiddenGroupPenalty(layer, norm)
+    rows = penalty.current()
+    assert rows.shape == (6, 4 + 1 + 1 + 1)
+    penalty.assign(rows * (torch.arange(6) != 2)[:, None])
+    out = norm(layer(torch.randn(8, 4)))
+    assert not out[:, 2].any() and out[:, 1].any()
+    with pytest.raises(UsageError, match="l1 share"):
+        HiddenGroupPenalty(layer, l1_share=1.5)
+
+
+def test_divergence_is_rolled_back_and_ends_clearly():
+    X, y = xor_data(100, 4, 0)
+
+    class Exploding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += self.training
+            return self.layer(x) * (float("nan") if self.calls > 20 else 1.0)
+
+    network = Exploding()
+    trainer = ProximalTrainer(
+        network, [InputGroupPenalty(InputReader(network, X[:2]))], family_loss("multinomial"), optimizer=adam()
+    )
+    fitter = UnitPathFitter(trainer, Batches(X, y, 50), None, "multinomial", PathOptions(dense_epochs=3))
+    stages = list(fitter)
+    assert fitter.finish().status == "diverged"
+    assert stages and torch.isfinite(network.layer.weight).all()
+
+
+def test_losses_match_the_decision_layer_conventions():
+    f = torch.randn(6, 3)
+    y = torch.randint(0, 2, (6, 3))
+    expected = nn.functional.binary_cross_entropy_with_logits(f, y.float(), reduction="none").sum(1).mean()
+    torch.testing.assert_close(family_loss("binomial")(f, y), expected)
+    t = torch.randn(6, 3)
+    torch.testing.assert_close(family_loss("gaussian")(f, t), 0.5 * (f - t).square().sum(1).mean())
+
+
+def test_metrics_and_gradients_do_not_depend_on_batching():
+    X, y = xor_data(70, 5, 1)
+    network = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
+    penalty = InputGroupPenalty(InputReader(network, X[:2]))
+    loss = family_loss("multinomial")
+    whole = full_gradient(network, penalty, Batches(X, y, 5000), loss)
+    small = full_gradient(network, penalty, Batches(X.numpy(), y, 16), loss)
+    torch.testing.assert_close(whole, small)
+    assert evaluate(network, Batches(X, y, 7), loss, "multinomial")["loss"] == pytest.approx(float(loss(network(X), y)))

@@ -1,0 +1,1 @@
+"""What a deep feature reads: superpixels, words, word clouds, prototypes, optimized images."""

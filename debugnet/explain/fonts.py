@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from PIL import ImageFont
+
 from debugnet.errors import InputError
 
 
@@ -58,3 +60,10 @@ def choose_font(texts: Iterable[str], font: Path | None = None) -> Path | None:
         except InputError:
             continue  # a broken font of the machine is none of the user's concern
     return None
+
+
+def caption_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which comes with matplotlib, for captions: Latin, Greek, Cyrillic, Arabic, Hebrew."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -16,7 +16,7 @@ Features = Callable[[Any], torch.Tensor]
 
 
 class NotExplainable(Exception):
-    """This one sample has no explanation, for the reason given; the others go on."""
+    """One sample has no explanation, for the reason given; the others go on."""
 
 
 def require_finite(answers: np.ndarray) -> np.ndarray:

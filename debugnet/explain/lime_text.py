@@ -130,7 +130,7 @@ def explain_texts(
     mask_token: str | None = None,
     lime_compat: bool = False,
 ) -> list[TextExplanation | NotExplainable]:
-    """Explain every deep feature of some texts by their words.
+    r"""Explain every deep feature of some texts by their words.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def explain_texts(
     mask_token : str, optional
         Replaces removed words; they are deleted by default.
     lime_compat : bool
-        lime's exact protocol: its splitting at ``\\W+``, its random stream, its choice of 10
+        lime's exact protocol: its splitting at ``\W+``, its random stream, its choice of 10
         words, its ridge; never exhaustive.
 
     Returns

@@ -16,7 +16,9 @@ FILLS = ("mean", "black", "blur", "noise")
 _REFERENCE_SIDE = 224  # the side, in pixels, for which lime's quickshift parameters were chosen
 
 
-def segment_image(pixels: np.ndarray, method: str | Segmenter | np.ndarray = "quickshift", *, seed: int = 0) -> np.ndarray:
+def segment_image(
+    pixels: np.ndarray, method: str | Segmenter | np.ndarray = "quickshift", *, seed: int = 0
+) -> np.ndarray:
     """Cut an image into superpixels.
 
     Parameters

@@ -90,11 +90,17 @@ class Moments:
 
         def sums(row_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             weighted = [Z * half[:, None] for half in row_weights]
-            return row_weights.sum(axis=1), np.stack([h.sum(axis=0) for h in weighted]), np.stack([Z.T @ h for h in weighted])
+            return (
+                row_weights.sum(axis=1),
+                np.stack([h.sum(axis=0) for h in weighted]),
+                np.stack([Z.T @ h for h in weighted]),
+            )
 
         first, second = sums(counts * weights), sums(counts * weights**2)
         zeros = np.zeros((2, n_features))
-        return cls(counts.sum(axis=1).astype(np.float64), *first, *second, zeros, zeros.copy(), np.zeros((2, K, n_features)))
+        return cls(
+            counts.sum(axis=1).astype(np.float64), *first, *second, zeros, zeros.copy(), np.zeros((2, K, n_features))
+        )
 
     def add(self, switches: np.ndarray, weights: np.ndarray, counts: np.ndarray, y: np.ndarray) -> None:
         """Accumulate the answers ``y`` (n, d) to some of the rows given to :meth:`of_switches`."""
@@ -159,7 +165,9 @@ class _Centred:
     y_square: np.ndarray
 
     @classmethod
-    def of(cls, w: float, wz: np.ndarray, wzz: np.ndarray, wy: np.ndarray, wyy: np.ndarray, wzy: np.ndarray) -> _Centred:
+    def of(
+        cls, w: float, wz: np.ndarray, wzz: np.ndarray, wy: np.ndarray, wyy: np.ndarray, wzy: np.ndarray
+    ) -> _Centred:
         z_mean, y_mean = wz / w, wy / w
         return cls(
             z_mean,
@@ -234,7 +242,9 @@ def _standard_errors(moments: Moments, whole: _Centred, effect: np.ndarray, ridg
     """Sandwich with one residual variance per feature: s^2 A^-1 (Zc' W^2 Zc) A^-1, A the ridge system."""
     mean = whole.z_mean
     w2z = moments.w2z.sum(axis=0)
-    meat = moments.w2zz.sum(axis=0) - np.outer(mean, w2z) - np.outer(w2z, mean) + moments.w2.sum() * np.outer(mean, mean)
+    meat = (
+        moments.w2zz.sum(axis=0) - np.outer(mean, w2z) - np.outer(w2z, mean) + moments.w2.sum() * np.outer(mean, mean)
+    )
     half = scipy.linalg.cho_solve(whole.factor(ridge), meat)
     spread = np.diag(scipy.linalg.cho_solve(whole.factor(ridge), half.T))
     n, K = moments.n.sum(), len(mean)

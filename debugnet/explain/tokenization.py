@@ -10,8 +10,9 @@ import numpy as np
 import regex
 
 # Scripts written without spaces: one character is a unit (a grapheme cluster in South-East Asia,
-# where a vowel sign is nothing without its consonant); an emoji is a word too.  Everything else is a run of letters, marks
-# and digits, held together over apostrophes; \w alone would split Hindi at its vowel signs.
+# where a vowel sign is nothing without its consonant); an emoji is a word too.
+# Everything else is a run of letters, marks and digits, held together over apostrophes; \w alone would
+# split Hindi at its vowel signs.
 _WORD = regex.compile(
     r"(?=\p{Extended_Pictographic})\X|[\p{Han}\p{Hiragana}]|[\p{Katakana}ー]+|(?=[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])\X"
     r"|[[\w\p{M}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]+"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from debugnet.explain.fonts import choose_font, missing_characters
+from debugnet.explain.fonts import caption_font, choose_font, missing_characters
 from debugnet.explain.word_scores import WordScore
 
 COLOURS = {"positive": "#1b5e9b", "negative": "#b3470b"}
@@ -170,7 +170,9 @@ def _draw_bars(scores: Sequence[WordScore], side: str, title: str, path: Path) -
             content = stream.getvalue()
             if suffix == ".svg":
                 head = f' role="img"><title>{html.escape(title)}</title>'
-                content = re.sub(r"<svg\b([^>]*)>", lambda m, head=head: f"<svg{m[1]}{head}", content.decode(), count=1).encode()
+                content = re.sub(
+                    r"<svg\b([^>]*)>", lambda m, head=head: f"<svg{m[1]}{head}", content.decode(), count=1
+                ).encode()
             path.with_suffix(suffix).write_bytes(content)
 
 
@@ -191,11 +193,12 @@ def _draw_placeholder(title: str, path: Path) -> None:
     message = "no word on this side occurs often enough"
     picture = Image.new("RGB", (_SIZE[0], 80), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((8, 8), title.encode("ascii", "replace").decode(), fill="black", font=ImageFont.load_default(15))
-    draw.text((8, 40), message, fill="#555555", font=ImageFont.load_default(13))
+    draw.text((8, 8), title.encode("ascii", "replace").decode(), fill="black", font=caption_font(15))
+    draw.text((8, 40), message, fill="#555555", font=caption_font(13))
     picture.save(path.with_suffix(".png"), optimize=True)
     path.with_suffix(".svg").write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_SIZE[0]}" height="80" viewBox="0 0 {_SIZE[0]} 80" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_SIZE[0]}" height="80" viewBox="0 0 {_SIZE[0]} 80" '
+        'role="img">'
         f'<title>{html.escape(title)}</title><text x="8" y="24" font-size="15">{html.escape(title)}</text>'
         f'<text x="8" y="52" font-size="13" fill="#555">{message}</text></svg>\n',
         encoding="utf-8",

@@ -1,0 +1,1 @@
+"""The files on disk: written atomically, with their provenance, and checked when they are read."""

@@ -204,15 +204,15 @@ def _refuse_foreign(path: Path, replace: bool) -> None:
         raise OutputExists(f"{path} exists and is not a debugnet folder, so it is not replaced: choose another output")
 
 
-_held: dict[str, int] = {}
+_held: dict[tuple[int, str], int] = {}  # by process and name: a forked child holds nothing
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the right to write the artefact ``path``, through ``path.lock`` beside it.
 
-    The lock goes with the process: a killed writer leaves none.  It is re-entrant within a
-    process, so a stage may hold it around a writer that takes it too.
+    The lock goes with the process: a killed writer leaves none, and its worker processes do
+    not inherit it.  It is re-entrant, so a stage may hold it around a writer that takes it too.
 
     Raises
     ------
@@ -224,19 +224,16 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     path = Path(path)
     make_parent(path)
     name = os.fspath(path.resolve()) + ".lock"
-    if name in _held:
-        _held[name] += 1
-        try:
-            yield
-        finally:
-            _held[name] -= 1
+    holder = os.getpid(), name
+    if holder in _held:
+        yield
         return
     descriptor = _acquire(name, path)
-    _held[name] = 1
+    _held[holder] = descriptor
     try:
         yield
     finally:
-        del _held[name]
+        del _held[holder]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # while it is still locked: nobody can hold the name that goes
         os.close(descriptor)
@@ -247,8 +244,8 @@ def _acquire(name: str, path: Path) -> int:
         with storage_errors(path):
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise Locked(f"another process ({holder or 'unknown'}) is writing {path}: wait for it to end") from None

@@ -18,16 +18,13 @@ from typing import Any
 import numpy as np
 
 from debugnet.artifacts import atomic
-from debugnet.artifacts.provenance import (
-    Provenance,
-    canonical_json,
-    describe_difference,
-    jsonable,
-    read_manifest,
-)
+from debugnet.artifacts.canonical import canonical_json, jsonable
+from debugnet.artifacts.provenance import Provenance, describe_difference, read_manifest
 from debugnet.errors import InputError, OutputExists
 
 MANIFEST = "manifest.json"
+#: Says inside a partial folder what it is to become.
+PARTIAL = "partial.json"
 
 
 def write_manifest(folder: Path, provenance: Provenance) -> str:
@@ -38,7 +35,7 @@ def write_manifest(folder: Path, provenance: Provenance) -> str:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST:
+        if path.is_file() and name not in (MANIFEST, PARTIAL):
             files[name] = _sha256(path)
     digest = hashlib.sha256(canonical_json(files)).hexdigest()
     manifest = {"provenance": provenance.to_json(), "digest": digest, "files": files}
@@ -207,15 +204,13 @@ class BundleWriter:
     def finish(self, provenance: Provenance | None = None) -> Path:
         """Write the manifest and give the folder its final name."""
         with atomic.storage_errors(self.path):
-            (self.folder / PARTIAL).unlink(missing_ok=True)
+            for leftover in self.folder.rglob(".*.tmp"):  # of a kill in the middle of a small file
+                leftover.unlink()
             write_manifest(self.folder, provenance or self._provenance)
             atomic.publish_directory(self.folder, self.path)
+            (self.path / PARTIAL).unlink()  # last: until the name is final, it is what makes the folder resumable
         self.close()
         return self.path
-
-
-#: Says inside a partial folder what it is to become.
-PARTIAL = "partial.json"
 
 
 def open_partial(folder: Path, provenance: Provenance, force: bool = False) -> bool:

@@ -11,11 +11,10 @@ docs/formats.md has the layout.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,29 +22,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debugnet.artifacts.atomic import allocate, atomic_file, write_all
-from debugnet.artifacts.provenance import SCHEMA, Provenance, canonical_json
+from debugnet.artifacts.canonical import canonical_json
+from debugnet.artifacts.hdf5_layout import USER_BLOCK, Layout, Shape, layout
+from debugnet.artifacts.provenance import Provenance
 from debugnet.errors import InputError
 
 MAGIC = b"debugnet-hdf5 1\n"
-USER_BLOCK = 8192
 #: Bytes of an array under one CRC-32.
 CRC_BLOCK = 1 << 24
-_ALIGNMENT = 4096
 _DTYPES = ("<f2", "<f4", "<f8", "<i4", "<i8", "<u4", "<u8", "|u1")
 _MAX_HEADER = 1 << 28
 _MAX_STRUCTURE = 1 << 26
-
-
-class Shape(NamedTuple):
-    """Type and shape of an array that is to be stored."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the array."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=object))
 
 
 class StoredArray(NamedTuple):
@@ -87,91 +74,6 @@ class Header:
     provenance: Mapping[str, Any]
 
 
-class _Memory(io.RawIOBase):
-    """A file-like object that keeps what is written and forgets what is not: 10 GB of holes cost nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.chunks: list[tuple[int, bytes]] = []
-        self.size = 0
-        self._position = 0
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._position = offset + (0, self._position, self.size)[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: Any, /) -> int:
-        piece = bytes(data)
-        self.chunks.append((self._position, piece))
-        self._position += len(piece)
-        self.size = max(self.size, self._position)
-        return len(piece)
-
-    def readinto(self, buffer: Any, /) -> int:
-        start, stop = self._position, self._position + len(buffer)
-        content = bytearray(len(buffer))
-        for offset, piece in self.chunks:
-            low, high = max(offset, start), min(offset + len(piece), stop)
-            if low < high:
-                content[low - start : high - start] = piece[low - offset : high - offset]
-        buffer[:] = content
-        self._position = stop
-        return len(buffer)
-
-    def truncate(self, size: int | None = None, /) -> int:
-        self.size = self._position if size is None else size
-        return self.size
-
-    def flush(self) -> None:
-        pass
-
-
-class Layout(NamedTuple):
-    """Where libhdf5 puts each array, the size of the file, and the bytes of structure it wrote."""
-
-    offsets: dict[str, int]
-    size: int
-    structure: list[tuple[int, bytes]]
-
-
-def layout(arrays: Mapping[str, Shape], kind: str, header_length: int | None = None) -> Layout:
-    """Let libhdf5 lay out contiguous datasets in a file that exists in memory only.
-
-    An array's offset depends on those before it alone, so a store can be filled before all
-    that follows is known.  The header, a fixed-length string, comes last.
-    """
-    import h5py
-
-    memory = _Memory()
-    create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    create.set_layout(h5py.h5d.CONTIGUOUS)
-    create.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    create.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    create.set_obj_track_times(False)  # the same content gives the same bytes
-    link = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    link.set_create_intermediate_group(True)
-    offsets = {}
-    align = {"alignment_threshold": _ALIGNMENT, "alignment_interval": _ALIGNMENT}
-    with h5py.File(memory, "w", userblock_size=USER_BLOCK, **align) as file:
-        for name, (dtype, shape) in arrays.items():
-            space = h5py.h5s.create_simple(shape)
-            dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, create, link)
-            offsets[name] = dataset.get_offset() if np.prod(shape, dtype=object) else USER_BLOCK
-        if header_length is not None:
-            text = h5py.h5t.C_S1.copy()
-            text.set_size(header_length)
-            text.set_cset(h5py.h5t.CSET_UTF8)
-            text.set_strpad(h5py.h5t.STR_SPACEPAD)
-            dataset = h5py.h5d.create(file.id, b"header", text, h5py.h5s.create(h5py.h5s.SCALAR), create)
-            offsets["header"] = dataset.get_offset()
-        file.attrs["format"] = f"debugnet {kind} {SCHEMA}"
-        file.attrs["complete"] = np.uint8(1)
-    return Layout(offsets, memory.size, memory.chunks)
-
-
 def checksums(data: memoryview) -> list[int]:
     """CRC-32 of each 16 MiB."""
     return [zlib.crc32(data[start : start + CRC_BLOCK]) for start in range(0, len(data), CRC_BLOCK)]
@@ -205,45 +107,58 @@ def seal(
         The digest.
     """
     data = {name: np.ascontiguousarray(array) for name, array in small.items()}
-    shapes = {name: Shape(array.dtype, array.shape) for name, array in filled.items()}
-    shapes |= {name: Shape(array.dtype.newbyteorder("<").str, array.shape) for name, array in data.items()}
-    crcs = {name: array.crc32 for name, array in filled.items()}
-    crcs |= {name: checksums(_bytes_of(array)) for name, array in data.items()}
-    offsets = layout(shapes, kind).offsets
-    described = {
-        name: {"dtype": shape.dtype, "shape": shape.shape, "crc32": crcs[name]} for name, shape in shapes.items()
-    }
+    arrays = _placed(filled, data)
+    described = {name: {"dtype": a.dtype, "shape": a.shape, "crc32": a.crc32} for name, a in arrays.items()}
     digest = hashlib.sha256(canonical_json({"arrays": described, "meta": meta})).hexdigest()
-    for name in described:
-        described[name]["offset"] = offsets[name]
-    header = canonical_json({"arrays": described, "meta": meta, "provenance": provenance.to_json()})
-    final = layout(shapes, kind, len(header))
-    fixed = offsets | {name: array.offset for name, array in filled.items()}
-    if {name: final.offsets[name] for name in offsets} != fixed:
-        raise RuntimeError("libhdf5 moved an array when others were added")  # never seen; checked, not trusted
+    fields = {"arrays": {n: array._asdict() for n, array in arrays.items()}, "meta": meta}
+    header = canonical_json({**fields, "provenance": provenance.to_json()})
+    attributes = {"format": f"debugnet {kind} {provenance.schema}", "complete": np.uint8(1)}
+    final = layout({name: Shape(a.dtype, a.shape) for name, a in arrays.items()}, len(header), attributes)
+    position = final.offsets["header"]
+    extents = [*((a.offset, a.nbytes) for a in arrays.values()), (position, len(header))]
+    gaps = list(_gaps(extents, final.size))
+    _check_layout(final, arrays, gaps)
     allocate(descriptor, final.size)
     os.ftruncate(descriptor, final.size)
     for name, array in data.items():
-        write_all(descriptor, _bytes_of(array), offsets[name])
-    extents = [(offsets[name], shape.nbytes) for name, shape in shapes.items()] + [
-        (final.offsets["header"], len(header))
-    ]
-    for start, length in _gaps(extents, final.size):  # what an interrupted seal left
+        write_all(descriptor, _bytes_of(array), arrays[name].offset)
+    for start, length in gaps:  # what an interrupted seal left
         write_all(descriptor, bytes(length), start)
     for offset, piece in final.structure:
         write_all(descriptor, piece, offset)
-    write_all(descriptor, header, final.offsets["header"])
+    write_all(descriptor, header, position)
     facts = {
         "kind": kind,
         "digest": digest,
         "key": provenance.key,
         "size": final.size,
-        "header": [final.offsets["header"], len(header)],
+        "header": [position, len(header)],
         "header_sha256": hashlib.sha256(header).hexdigest(),
-        "structure_crc32": _structure_crc(descriptor, extents, final.size),
+        "structure_crc32": _structure_crc(descriptor, gaps),
     }
     write_all(descriptor, _seal_block(facts), 0)
     return digest
+
+
+def _placed(filled: Mapping[str, StoredArray], data: Mapping[str, np.ndarray]) -> dict[str, StoredArray]:
+    shapes = {name: Shape(array.dtype, array.shape) for name, array in filled.items()}
+    shapes |= {name: Shape(array.dtype.str, array.shape) for name, array in data.items()}
+    offsets = layout(shapes).offsets
+    arrays = dict(filled)
+    for name, array in data.items():
+        arrays[name] = StoredArray(*shapes[name], offsets[name], checksums(_bytes_of(array)))
+    return arrays
+
+
+def _check_layout(final: Layout, arrays: Mapping[str, StoredArray], gaps: Sequence[tuple[int, int]]) -> None:
+    """Check, rather than trust, how libhdf5 lays files out: it has always done so."""
+    moved = [name for name, array in arrays.items() if final.offsets[name] != array.offset]
+    inside = all(
+        any(start <= offset and offset + len(piece) <= start + length for start, length in gaps)
+        for offset, piece in final.structure
+    )
+    if moved or not inside:
+        raise RuntimeError(f"this libhdf5 lays files out in another way (moved: {moved})")
 
 
 def write_container(
@@ -263,7 +178,7 @@ def write_container(
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _seal_block(facts: Mapping[str, Any]) -> bytes:
@@ -284,11 +199,10 @@ def _gaps(extents: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]
         yield position, size - position
 
 
-def _structure_crc(descriptor: int, extents: list[tuple[int, int]], size: int) -> int:
-    crc = 0
-    gaps = list(_gaps(extents, size))
+def _structure_crc(descriptor: int, gaps: Sequence[tuple[int, int]]) -> int:
     if sum(length for _, length in gaps) > _MAX_STRUCTURE:
         raise ValueError("its structure is too large")
+    crc = 0
     for start, length in gaps:
         crc = zlib.crc32(os.pread(descriptor, length, start), crc)
     return crc
@@ -309,9 +223,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise InputError(_missing(path)) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if path.is_dir():
+        os.close(descriptor)
+        raise InputError(_missing(path) if path.suffix == ".partial" else f"{path} is a folder, and a file is needed")
     try:
         return _parse(path, descriptor)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise InputError(f"{path} is damaged ({_words(error)}): make it again") from error
     finally:
         os.close(descriptor)
@@ -322,17 +239,17 @@ def _words(error: Exception) -> str:
 
 
 def _missing(path: Path) -> str:
-    partial = path.with_name(path.name + ".partial")
+    partial = path if path.suffix == ".partial" else path.with_name(path.name + ".partial")
     if partial.exists():
-        return f"{path} is not finished: {partial} is there; run the command that makes it again and it goes on"
+        return f"{partial} is not finished: run the command that makes it again, and it goes on from there"
     return f"{path} does not exist"
 
 
 def _parse(path: Path, descriptor: int) -> Header:
     block = os.pread(descriptor, USER_BLOCK, 0)
     if not block.startswith(MAGIC):
-        if path.name.endswith(".partial"):
-            raise InputError(f"{path} is not finished: run the command that makes it again and it goes on")
+        if path.suffix == ".partial":
+            raise InputError(_missing(path))
         raise InputError(f"{path} is not a debugnet file (or was never finished): make it with debugnet")
     size = os.fstat(descriptor).st_size
     if len(block) < USER_BLOCK:
@@ -352,7 +269,7 @@ def _parse(path: Path, descriptor: int) -> Header:
     content = json.loads(header)
     arrays = {name: _stored_array(name, entry, size) for name, entry in content["arrays"].items()}
     extents = [(array.offset, array.nbytes) for array in arrays.values()] + [(start, length)]
-    if _structure_crc(descriptor, extents, size) != facts["structure_crc32"]:
+    if _structure_crc(descriptor, list(_gaps(extents, size))) != facts["structure_crc32"]:
         raise ValueError("its HDF5 structure was changed since it was written")
     if not isinstance(content["meta"], dict) or not isinstance(content["provenance"], dict):
         raise ValueError("its header has another form")
@@ -361,7 +278,7 @@ def _parse(path: Path, descriptor: int) -> Header:
 
 def _stored_array(name: str, entry: Mapping[str, Any], size: int) -> StoredArray:
     dtype, shape, offset = entry["dtype"], tuple(entry["shape"]), entry["offset"]
-    if dtype not in _DTYPES or len(shape) > 3 or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if dtype not in _DTYPES or len(shape) > 3 or not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in shape):
         raise ValueError(f"array {name} has type {dtype} and shape {shape}")
     array = StoredArray(dtype, shape, offset, list(entry["crc32"]))
     if not isinstance(offset, int) or offset < USER_BLOCK or offset + array.nbytes > size:

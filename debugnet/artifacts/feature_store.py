@@ -33,6 +33,7 @@ STATUSES = (
     "label missing",
     "duplicate id",
 )
+_ID_BLOCK = 65536
 _FAMILIES = {"single-label": "multinomial", "multi-label": "binomial", "regression": "gaussian"}
 
 
@@ -40,8 +41,8 @@ class IdSequence(Sequence[str]):
     """The ids of a split as a sequence of str, decoded one by one as they are asked for."""
 
     def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
-        self._text = text
-        self._ends = ends
+        self._text = text.view(np.ndarray)  # a plain view of the map: scalars come cheaper
+        self._ends = ends.view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -56,6 +57,15 @@ class IdSequence(Sequence[str]):
         i = range(len(self))[index]
         start = int(self._ends[i - 1]) if i else 0
         return bytes(self._text[start : int(self._ends[i])]).decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for first in range(0, len(self), _ID_BLOCK):
+            ends = self._ends[first : first + _ID_BLOCK].tolist()
+            text, base = bytes(self._text[start : ends[-1]]), start
+            for end in ends:
+                yield text[start - base : end - base].decode("utf-8", "surrogateescape")
+                start = end
 
 
 class Split:

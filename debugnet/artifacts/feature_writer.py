@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 import zlib
@@ -21,8 +20,11 @@ from typing import Any
 import numpy as np
 
 from debugnet.artifacts import atomic
-from debugnet.artifacts.container import Shape, StoredArray, checksums, layout, read_header, seal
-from debugnet.artifacts.provenance import Provenance, canonical_json, describe_difference
+from debugnet.artifacts.column_statistics import column_statistics
+from debugnet.artifacts.container import StoredArray, checksums, read_header, seal
+from debugnet.artifacts.hdf5_layout import Shape, layout
+from debugnet.artifacts.journal import Journal
+from debugnet.artifacts.provenance import Provenance, describe_difference
 from debugnet.errors import InputError, OutputExists
 
 NON_FINITE = 3  # index into feature_store.STATUSES
@@ -98,7 +100,7 @@ class FeatureStoreWriter:
         self.partial = path.with_name(path.name + ".partial")
         self.journal = path.with_name(path.name + ".partial.journal")
         self._provenance = provenance
-        offsets = layout({f"{name}/features": shape for name, shape in shapes.items()}, "features").offsets
+        offsets = layout({f"{name}/features": shape for name, shape in shapes.items()}).offsets
         self._splits = {
             name: _Progress(shape, offsets[f"{name}/features"], np.zeros(shape.shape[0], np.uint8))
             for name, shape in shapes.items()
@@ -125,14 +127,14 @@ class FeatureStoreWriter:
         """Let go of the files and the lock; what was written stays and can be gone on with."""
         self._closing.close()
 
-    def _open(self, flags: int = 0) -> None:
-        for name, path in (("_data", self.partial), ("_log", self.journal)):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
-            self._closing.callback(os.close, descriptor)
-            setattr(self, name, descriptor)
-
     _data: int
-    _log: int
+    _journal: Journal
+
+    def _open(self, flags: int = 0) -> None:
+        self._data = os.open(self.partial, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+        self._closing.callback(os.close, self._data)
+        self._journal = Journal(self.journal)
+        self._closing.callback(self._journal.close)
 
     def _begin(self) -> None:
         self.journal.unlink(missing_ok=True)  # first, so that no old journal ever describes the new file
@@ -147,27 +149,21 @@ class FeatureStoreWriter:
             self.journal.unlink()
             raise
         os.fsync(self._data)
-        self._log_end = 0
-        self._append({"shapes": self._shapes(), "provenance": self._provenance.to_json()})
-        os.fsync(self._log)
+        self._journal.append({"shapes": self._shapes(), "provenance": self._provenance.to_json()})
+        self._journal.sync()
         atomic.sync_file(self.path.parent)
 
     def _shapes(self) -> dict[str, Any]:
         return {name: [split.shape.dtype, *split.shape.shape] for name, split in self._splits.items()}
 
-    def _append(self, content: Any) -> None:
-        text = canonical_json(content)
-        line = text + b" %08x\n" % zlib.crc32(text)
-        atomic.write_all(self._log, line, self._log_end)
-        self._log_end += len(line)
-
     def _resume(self, force: bool) -> bool:
         """Take up what an interrupted run left; False where there is nothing to take up."""
         if not (self.journal.exists() and self.partial.exists()):
             return False
-        lines = _good_lines(self.journal)
-        end, first = next(lines, (0, None))
-        if not isinstance(first, dict):
+        self._open()
+        lines = self._journal.replay()
+        first = next(lines, None)
+        if first is None:
             return False
         found = Provenance.from_json(first["provenance"])
         if found.key != self._provenance.key or first["shapes"] != self._shapes():
@@ -176,13 +172,10 @@ class FeatureStoreWriter:
             wanted = self._provenance
             difference = describe_difference(found, wanted.kind, wanted.options, wanted.inputs)
             raise OutputExists(f"{self.partial} is there, begun with {difference}; --force discards it")
-        self._open()
-        self._log_end = end
-        for end, line in lines:
+        for line in lines:
             if not self._believe(line):
                 break
-            self._log_end = end
-        os.ftruncate(self._log, self._log_end)
+        self._journal.cut()
         return True
 
     def _believe(self, line: Any) -> bool:
@@ -253,12 +246,12 @@ class FeatureStoreWriter:
                 f"next is {to.next_row} of {to.shape.shape}"
             )
         rows, row_status = self._prepare(split, start, features, to, status)
-        data = memoryview(rows.reshape(-1).view(np.uint8))
+        data = rows.reshape(-1).view(np.uint8).data
         crc = zlib.crc32(data)
         bad = [[start + int(i), int(row_status[i])] for i in np.flatnonzero(row_status)]
         with atomic.storage_errors(self.path):
             atomic.write_all(self._data, data, to.offset + start * self._row_bytes(to))
-            self._append([split, start, n_rows, crc, bad])
+            self._journal.append([split, start, n_rows, crc, bad])
             self._unsynced += len(data)
             if self._unsynced > _SYNC_BYTES or time.monotonic() - self._synced_at > _SYNC_SECONDS:
                 self.flush()
@@ -280,15 +273,16 @@ class FeatureStoreWriter:
                     f"whose largest is {_FLOAT16_MAX:g}: store float32"
                 )
         with np.errstate(over="ignore"):  # of rows that become NaN below
-            rows = np.array(features, dtype=to.shape.dtype, order="C")
-        rows[row_status != 0] = np.nan
+            rows = np.ascontiguousarray(features, dtype=to.shape.dtype)
+        if row_status.any():
+            rows = np.where((row_status != 0)[:, None], np.array(np.nan, rows.dtype), rows)
         return rows, row_status
 
     def flush(self) -> None:
         """Force what was written onto the disk: first the rows, then the journal that vouches for them."""
         with atomic.storage_errors(self.path):
             os.fdatasync(self._data)
-            os.fsync(self._log)
+            self._journal.sync()
         self._unsynced = 0
         self._synced_at = time.monotonic()
 
@@ -382,7 +376,7 @@ class FeatureStoreWriter:
             if self._crc_on_disk(split, first, n_rows) != crc:
                 self.journal.unlink()
                 raise InputError(f"{self.partial} does not hold what was written to it: the disk is failing; run again")
-        return checksums(memoryview(self._map(split).reshape(-1).view(np.uint8)))
+        return checksums(self._map(split).reshape(-1).view(np.uint8).data)
 
     def _small_arrays(
         self,
@@ -417,61 +411,3 @@ def _label_array(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind == "f":
         return labels.astype(np.float64)
     return labels.astype(np.int64 if labels.ndim == 1 else np.uint8)
-
-
-def _good_lines(journal: Path) -> Iterable[tuple[int, Any]]:
-    """Yield (end offset, content) of a journal's lines up to the first that is torn."""
-    end = 0
-    with open(journal, "rb") as file:
-        for line in file:
-            text, _, crc = line.rpartition(b" ")
-            if crc != b"%08x\n" % zlib.crc32(text):
-                return
-            end += len(line)
-            yield end, json.loads(text)
-
-
-def column_statistics(X: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean, 1/n standard deviation, minimum and maximum of each column, in one pass in float64.
-
-    Blocks are merged by the update of Chan, Golub and LeVeque (1979), so a large mean costs
-    no digits of a small deviation.
-
-    Parameters
-    ----------
-    X : ndarray (n, d), float
-    usable : ndarray (n,), bool
-        Rows that count.
-
-    Returns
-    -------
-    dict
-        "mean", "scale" (exactly 0 for a constant column), "min", "max": (d,) float64.
-
-    Raises
-    ------
-    InputError
-        No row counts.
-    """
-    d = X.shape[1]
-    n, mean, m2 = 0, np.zeros(d), np.zeros(d)
-    low, high = np.full(d, np.inf), np.full(d, -np.inf)
-    n_rows = max(1, (1 << 21) // max(d, 1))
-    for start in range(0, len(X), n_rows):
-        rows = usable[start : start + n_rows]
-        block = X[start : start + n_rows][rows].astype(np.float64)
-        if not len(block):
-            continue
-        block_mean = block.mean(axis=0)
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        delta = block_mean - mean
-        total = n + len(block)
-        block -= block_mean
-        m2 += np.einsum("ij,ij->j", block, block) + delta**2 * (n * len(block) / total)
-        mean += delta * (len(block) / total)
-        n = total
-    if not n:
-        raise InputError("no train row is usable: look at the status counts of the rows")
-    constant = low == high
-    scale = np.where(constant, 0.0, np.sqrt(m2 / n))
-    return {"mean": np.where(constant, low, mean), "scale": scale, "min": low, "max": high}

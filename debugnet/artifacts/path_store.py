@@ -108,7 +108,7 @@ class PathWriter:
 
     def points(self) -> list[PathPoint]:
         """The points kept so far, in order (dense weights: for warm starts, mind the last one only)."""
-        found = []
+        found: list[PathPoint] = []
         while (stem := self.folder / f"point-{len(found):05d}").with_suffix(".json").exists():
             found.append(_read_point(stem))
         return found

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import enum
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
@@ -22,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from debugnet.artifacts.canonical import canonical_json, jsonable
 from debugnet.errors import InputError, OutputExists, StaleArtifact
 
 #: Version of the layouts in docs/formats.md; part of every key.
@@ -107,35 +106,6 @@ class Provenance:
         if missing:
             raise ValueError(f"provenance lacks {', '.join(missing)}")
         return cls(**{name: values[name] for name in names})
-
-
-def jsonable(value: Any) -> Any:
-    """Convert to what strict JSON can hold: NaN and infinities become None, paths text, arrays lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, enum.Enum):
-        return jsonable(value.value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(jsonable(v) for v in value)
-    if hasattr(value, "tolist"):  # numpy and torch, without importing them
-        return jsonable(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
-
-
-def canonical_json(value: Any) -> bytes:
-    """One spelling per value: sorted keys, no spaces, UTF-8."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "surrogateescape")
 
 
 def keyed_options(options: Any) -> dict[str, Any]:
@@ -254,7 +224,10 @@ def _head_of(path: str | os.PathLike[str]) -> tuple[Provenance, str]:
     from debugnet.artifacts.container import read_header
 
     header = read_header(path)
-    return Provenance.from_json(header.provenance), header.digest
+    try:
+        return Provenance.from_json(header.provenance), header.digest
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): make it again") from error
 
 
 def read_provenance(path: str | os.PathLike[str]) -> Provenance:

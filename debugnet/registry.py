@@ -102,7 +102,11 @@ DATASETS.add("torchvision", "debugnet.data.torchvision_sets:load", "torchvision:
 DATASETS.add("demo-digits", "debugnet.data.demo_digits:load", "demo:digits, handwritten digits with a planted shortcut")
 DATASETS.add("demo-reviews", "debugnet.data.demo_reviews:load", "demo:reviews, generated reviews with a planted word")
 PENALTIES = Registry("penalty")
+PENALTIES.add("elastic_net", "debugnet.glm.penalties:ElasticNet", "per coefficient: each class picks its own features")
+PENALTIES.add("group_lasso", "debugnet.glm.penalties:GroupLasso", "per feature over all classes: classes share features")
 SOLVERS = Registry("solver")
+SOLVERS.add("fista", "debugnet.glm.solvers.fista:Fista", "accelerated proximal gradient: every family and option")
+SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm 1 of the paper")
 EXPLAINERS = Registry("explainer")
 STAGES = Registry("stage")
 

@@ -116,9 +116,15 @@ class Design:
         self.shape = (len(X) if rows is None else len(rows), X.shape[1])
         self.mean = torch.as_tensor(mean, dtype=torch.float64, device=self.device)
         self.inverse_scale = torch.as_tensor(inverse_scale, dtype=torch.float64, device=self.device)
-        far = float((self.mean * self.inverse_scale).abs().max()) > MAX_FLOAT32_OFFSET
+        far = bool(((self.mean * self.inverse_scale).abs() > MAX_FLOAT32_OFFSET).any())
         double = X.dtype == torch.float64 or X.numel() <= SMALL or far
         self.dtype = torch.float64 if double else torch.float32
+
+    @classmethod
+    def standardized(cls, X: Tensor, communicator: Communicator) -> Design:
+        """Wrap columns that are standardized already (a gathered working set)."""
+        d = X.shape[1]
+        return cls(X, np.zeros(d), np.ones(d), device=X.device, communicator=communicator)
 
     @property
     def alive(self) -> Tensor:

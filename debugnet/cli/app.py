@@ -128,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with interrupts.install():
         try:
             if not words:
-                typer.echo(_parse(["--help"]) or "", err=True, nl=False)
+                with contextlib.redirect_stdout(sys.stderr):
+                    _parse(["--help"])
                 return UsageError.exit_code
             call = _parse(words)
             if isinstance(call, Call):

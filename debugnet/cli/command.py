@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from debugnet.cli import help_text
 from debugnet.errors import UsageError
 from debugnet.recipes import recipe_class
-from debugnet.recipes.building import annotations, build, is_sequence, long_name, members
+from debugnet.recipes.building import build, field_types, is_sequence, long_name, members
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RecipeCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write usage, prose, the options by group with their defaults, and the examples."""
         prose, examples = help_text.split_docstring(self.recipe)
-        self.format_usage(ctx, formatter)
+        formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *help_text.inputs(self.recipe)]))
         for paragraph in prose.split("\n\n"):
             formatter.write_paragraph()
             formatter.write_text(" ".join(paragraph.split()))
@@ -83,7 +83,7 @@ def make_command(stage: str, command_name: str) -> Any:
 
 def _callback(stage: str, recipe: type[Any]) -> Callable[..., Call]:
     fields = {f.name: f for f in dataclasses.fields(recipe)}
-    kinds = annotations(recipe)
+    kinds = field_types(recipe)
     parameters = [_parameter(f, kinds[f.name]) for f in sorted(fields.values(), key=_inputs_first)]
     for name, (flag, text) in help_text.COMMON_FLAGS.items():
         if name != "force" or "output" in fields:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from debugnet.recipes.building import annotations, is_sequence, long_name, members
+from debugnet.recipes.building import field_types, is_sequence, long_name, members
 
 #: Options that every command has: (flag, help).
 COMMON_FLAGS = {
@@ -39,6 +39,13 @@ def metavar(field: dataclasses.Field[Any], annotation: Any) -> str:
         return "NAME" if choices else "A,B,..."
     names = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
     return names.get(members(annotation)[0], "VALUE")
+
+
+def inputs(recipe: type[Any]) -> list[str]:
+    """Return the words of the usage line: ``FEATURES``, or ``[HEAD]`` for one that may be left out."""
+    kinds = field_types(recipe)
+    words = [(metavar(f, kinds[f.name]), f.default) for f in dataclasses.fields(recipe) if is_positional(f)]
+    return [word if default is dataclasses.MISSING else f"[{word}]" for word, default in words]
 
 
 def flags(field: dataclasses.Field[Any]) -> list[str]:
@@ -73,7 +80,7 @@ def describe(field: dataclasses.Field[Any], annotation: Any) -> tuple[str, str]:
 
 def sections(recipe: type[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return (heading, lines) for inputs, then each group of options, then the common ones."""
-    kinds = annotations(recipe)
+    kinds = field_types(recipe)
     grouped: dict[str, list[tuple[str, str]]] = {}
     for field in dataclasses.fields(recipe):
         if is_positional(field):

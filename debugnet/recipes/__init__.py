@@ -16,16 +16,17 @@ from debugnet.registry import STAGES
 def recipe_class(stage: str) -> type[Any]:
     """Return the options dataclass of a stage by the stage's name ("fit-path").
 
-    The stage ``debugnet.stages.fit_path:run`` has the recipe ``debugnet.recipes.fit_path.FitPath``.
+    The stage ``debugnet.stages.fit_path:run`` has the recipe ``debugnet.recipes.fit_path.FitPath``;
+    a stage of another package, ``x.stages.y:run``, has ``x.recipes.y.Y``.
 
     Raises
     ------
     UsageError
         If there is no such stage; close names are suggested.
     """
-    module = STAGES.target(stage).partition(":")[0].rpartition(".")[2]
-    class_name = "".join(part.capitalize() for part in module.split("_"))
-    found: type[Any] = getattr(importlib.import_module(f"debugnet.recipes.{module}"), class_name)
+    module = STAGES.target(stage).partition(":")[0].replace(".stages.", ".recipes.")
+    class_name = "".join(part.capitalize() for part in module.rpartition(".")[2].split("_"))
+    found: type[Any] = getattr(importlib.import_module(module), class_name)
     return found
 
 

@@ -23,7 +23,7 @@ _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 
 
-def annotations(recipe: type[Any]) -> dict[str, Any]:
+def field_types(recipe: type[Any]) -> dict[str, Any]:
     """Return the resolved annotation of every field of a recipe dataclass."""
     hints = typing.get_type_hints(recipe)
     return {f.name: hints[f.name] for f in dataclasses.fields(recipe)}
@@ -83,7 +83,7 @@ def convert(field: dataclasses.Field[Any], annotation: Any, given: str | Sequenc
     elif isinstance(given, str):
         value = parse(given) if parse else _scalar(members(annotation), given)
     else:
-        raise ValueError(f"takes one value, not {len(given)}")
+        raise ValueError("takes one value, not a list")
     choices = field.metadata.get("choices")
     if choices:
         for item in value if isinstance(value, tuple) else (value,):
@@ -162,7 +162,7 @@ def build(
     list of str
         The mistakes, one line each.
     """
-    kinds = annotations(recipe)
+    kinds = field_types(recipe)
     values, mistakes = {}, []
     for field in dataclasses.fields(recipe):  # type: ignore[arg-type]
         if field.name not in given:

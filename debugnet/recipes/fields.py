@@ -54,7 +54,8 @@ def option(
     Parameters
     ----------
     default : object
-        Value when the option is not given; None means "decided by the stage".
+        Value when the option is not given; None means "decided by the stage", and
+        ``dataclasses.MISSING`` that it must be given.
     help : str
         One line for ``--help``, with the unit.
     flags : sequence of str

@@ -34,6 +34,7 @@ from debugnet.registry import STAGES
 NOT_SECTIONS = ("run", "list", "inspect")
 
 _LIMIT = 1 << 20
+_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 Text = str | list[str] | None
@@ -180,6 +181,8 @@ def _text(node: Any) -> Text:
     """Return a scalar as it is written, a list of them, or None for YAML's null."""
     import yaml
 
+    if node.tag.rpartition(":")[2] not in _TAGS:
+        raise ValueError(f"the tag {node.tag} has no meaning here")
     if isinstance(node, yaml.ScalarNode):
         plain_null = node.tag.endswith(":null") and node.style is None
         return None if plain_null else str(node.value)

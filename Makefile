@@ -8,13 +8,16 @@ RUN ?= runs/demo_digits
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint types imports bench clean help
+.PHONY: help install demo test lint bench clean
 
 help:
+	@echo "make install make $(VENV) and install debugnet into it (the others do it by themselves)"
 	@echo "make demo    install into $(VENV), run the whole chain on handwritten digits, show what it made"
 	@echo "make test    run the tests (two processes)"
 	@echo "make lint    style, types, import rules, docstrings"
 	@echo "make bench   the benchmarks in scripts/, with their ratios against peers"
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	@echo "==> the chain on handwritten digits: train, extract, fit the path, select, analyze"

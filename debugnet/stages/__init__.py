@@ -1,0 +1,1 @@
+"""One file per command: read artefacts, call the domain, write an artefact."""

@@ -90,7 +90,7 @@ for _name in _TORCHVISION_NAMES:
 for _depth in (20, 32, 44, 56, 110):
     _name = f"cifar_resnet{_depth}"
     BACKBONES.add(_name, "debugnet.backbones.cifar_resnet:load", "CIFAR ResNet (He et al. 2016), weights from a file")
-BACKBONES.add("hugging-face", "debugnet.backbones.hugging_face:load", "FOLDER or ID[@REVISION], text classifier or encoder")
+BACKBONES.add("hugging-face", "debugnet.backbones.hugging_face:load", "FOLDER or ID[@REVISION] of a text model")
 BACKBONES.add("python", "debugnet.backbones.python_factory:load_python", "python:package.module:factory, any Module")
 BACKBONES.add("network-folder", "debugnet.backbones.python_factory:load_folder", "FOLDER with debugnet_network.json")
 DATASETS = Registry("dataset")
@@ -110,6 +110,15 @@ SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm
 EXPLAINERS = Registry("explainer")
 STAGES = Registry("stage")
 
+STAGES.add("extract", "debugnet.stages.extract:run", "Run a network over a data set and store its deep features.")
+STAGES.add("fit-path", "debugnet.stages.fit_path:run", "Fit a sparse decision layer along a regularization path.")
+STAGES.add("select", "debugnet.stages.select:run", "Choose the sparsest layer of a path that is accurate enough.")
+STAGES.add("analyze", "debugnet.stages.analyze:run", "Show what a sparse layer uses, and how much depends on it.")
+STAGES.add("diagnose", "debugnet.stages.diagnose:run", "Find the features behind the errors, and the suspects.")
+STAGES.add("pairs", "debugnet.stages.pairs:run", "Compare pairs of classes: confusion, overlap, shared features.")
+STAGES.add("edit", "debugnet.stages.edit:run", "Change weights of a head and audit the effect.")
+STAGES.add("diff", "debugnet.stages.diff:run", "Compare two heads.")
+STAGES.add("stability", "debugnet.stages.stability:run", "Count how often resamples select each weight.")
 STAGES.add("run", "debugnet.stages.run_recipe:run", "Run all stages of a recipe into one folder.")
 STAGES.add("inspect", "debugnet.stages.inspect:run", "Describe an artefact: what it is and what it was made from.")
 STAGES.add("list", "debugnet.stages.list:run", "List backbones, datasets, penalties, solvers or explainers.")

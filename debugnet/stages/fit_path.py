@@ -1,0 +1,165 @@
+"""``debugnet fit-path``: features -> a certified regularization path (``path.h5``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from debugnet.artifacts.provenance import check_output, collect, describe_difference, input_reference, read_provenance
+from debugnet.errors import InputError, NotConverged, OutputExists, UsageError
+from debugnet.recipes.fit_path import FitPath
+from debugnet.stages.result import Result
+from debugnet.stages.row_weights import file_reference
+
+if TYPE_CHECKING:
+    from debugnet.artifacts.provenance import Provenance
+    from debugnet.regularization_path import RegularizationPath
+
+#: Options that choose lambdas, and leave what happens at one lambda alone.
+GRID_OPTIONS = (
+    "n_lambdas", "lambda_min_ratio", "lambdas", "lam", "lambda_zero", "max_features_per_class", "patience",
+)  # fmt: skip
+
+
+def run(options: FitPath, *, force: bool = False) -> Result:
+    """Fit the path of ``options.features`` and publish it.
+
+    Raises
+    ------
+    NotConverged
+        A point missed its tolerance; the path is published all the same.
+    OutputExists
+        The output is there, made with other options.
+    """
+    options = _resolve(options)
+    inputs = {"features": input_reference(options.features)}
+    if inputs["features"]["kind"] != "features":
+        raise InputError(
+            f"{options.features} is of kind {inputs['features']['kind']}; fit-path needs features (extract)"
+        )
+    for role in ("weights_file", "penalty_factors"):
+        if getattr(options, role) is not None:
+            inputs[role] = file_reference(getattr(options, role))
+    output = options.output or Path(options.features).parent / "path.h5"
+    reused = _is_there(output, options, inputs, force)
+    if not reused:
+        from debugnet.stages.fit_points import fit
+
+        started = time.monotonic()
+        known = output if options.extend and output.exists() and not force else None
+        provenance = collect("path", options, inputs, seed=options.seed, device=options.device, seconds=0.0)
+        fit(options, output, provenance, known=known, force=force, started=started)
+    return _result(output, options, reused)
+
+
+def _resolve(options: FitPath) -> FitPath:
+    """Make method and penalty agree; refuse contradictory grids."""
+    if sum(value is not None for value in (options.lam, options.lambdas)) > 1:
+        raise UsageError("--lam and --lambdas are two grids: give one")
+    implied = {"elastic-net": "elastic_net", "group-lasso": "group_lasso"}
+    penalty = options.penalty or implied.get(options.method or "elastic-net", "elastic_net")
+    method = options.method or next(m for m, p in implied.items() if p == penalty)
+    if implied.get(method, penalty) != penalty:
+        raise UsageError(
+            f"--method {method} has the penalty {implied[method]}, and --penalty {penalty} was given: drop one"
+        )
+    for name in ("patience", "max_features_per_class"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
+    return dataclasses.replace(options, penalty=penalty, method=method)
+
+
+def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]], force: bool) -> bool:
+    try:
+        return check_output(output, "path", options, inputs, force=force)
+    except OutputExists:
+        if not options.extend:
+            raise
+        found = read_provenance(output)
+        same = {name: found.options.get(name) for name in GRID_OPTIONS}
+        wanted = dataclasses.replace(options, **{k: tuple(v) if isinstance(v, list) else v for k, v in same.items()})
+        if not _same_but_for_the_grid(found, wanted, inputs):
+            difference = describe_difference(found, "path", wanted, inputs)
+            raise OutputExists(
+                f"{output} cannot be extended: it was made with {difference}; choose another output, or --force"
+            ) from None
+        return False
+
+
+def _same_but_for_the_grid(found: Provenance, wanted: FitPath, inputs: dict[str, dict[str, str]]) -> bool:
+    from debugnet.artifacts.provenance import artifact_key
+
+    return found.kind == "path" and found.key == artifact_key("path", wanted, inputs)
+
+
+def _result(output: Path, options: FitPath, reused: bool) -> Result:
+    from debugnet.artifacts.path_store import load_path
+
+    path = load_path(output)
+    summary = summarize(path, read_provenance(output))
+    if summary["unconverged"] and not options.allow_unconverged:
+        raise NotConverged(
+            f"{summary['unconverged']} of {len(path)} points missed --tol {path.meta['tol']:g} (worst gap "
+            f"{summary['worst_gap']:.1e}, first at lambda {summary['first_unconverged']:.3g}); all are in {output}: "
+            "another --solver or a larger --tol, or accept them with --allow-unconverged"
+        )
+    return Result(output, summary, reused, describe(summary))
+
+
+def summarize(path: RegularizationPath, provenance: Provenance) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    import numpy as np
+
+    from debugnet.analysis.accuracy import DEFAULT_METRIC
+
+    bad = [i for i, status in enumerate(path.status) if status != "converged"]
+    metric, per_class = DEFAULT_METRIC[path.meta["task"]], path.nnz_per_output.mean(axis=1)
+    split = next((name for name in ("val", "train") if metric in path.metrics.get(name, {})), None)
+    best = int(np.nanargmax(path.metrics[split][metric])) if split else len(path) - 1
+    with np.errstate(invalid="ignore"):
+        gaps = path.duality_gap[np.isfinite(path.duality_gap)]
+    return {
+        "points": len(path),
+        "lambda_max": path.meta["lambda_max"],
+        "lam": [float(path.lam[0]), float(path.lam[-1])],
+        "solver": path.meta["solver"],
+        "solver_reason": path.meta["solver_reason"],
+        "worst_gap": float(gaps.max()) if len(gaps) else None,
+        "worst_kkt_residual": float(np.max(path.kkt_residual)),
+        "unconverged": len(bad),
+        "first_unconverged": float(path.lam[bad[0]]) if bad else None,
+        "metric": metric,
+        "best": {
+            "index": best,
+            "lam": float(path.lam[best]),
+            "features_per_class": float(per_class[best]),
+            **{name: float(path.metrics[name][metric][best]) for name in path.metrics if metric in path.metrics[name]},
+        },
+        "network_head": path.meta.get("network_head"),
+        "fit_seconds": float(path.seconds.sum()),
+        "seconds": provenance.seconds,
+        "peak_memory": provenance.peak_memory,
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Write the fit in three lines."""
+    from debugnet.progress import duration
+
+    best, metric = summary["best"], summary["metric"].replace("_", " ")
+    scores = ", ".join(f"{name} {best[name]:.4f}" for name in ("train", "val", "test") if name in best)
+    gap = "no gap known" if summary["worst_gap"] is None else f"worst gap {summary['worst_gap']:.1e}"
+    high, low = summary["lam"]
+    return "\n".join(
+        [
+            f"{summary['points']} points, lambda {high:.4g} to {low:.4g}, by {summary['solver']} "
+            f"({summary['solver_reason']}); {gap}",
+            f"best {metric}: {scores}, at lambda {best['lam']:.4g} "
+            f"with {best['features_per_class']:.1f} features per class",
+            f"{duration(summary['seconds'])}, of it {duration(summary['fit_seconds'])} in the solver; "
+            f"peak memory {summary['peak_memory'] / 2**20:.0f} MiB",
+        ]
+    )

@@ -95,6 +95,7 @@ BACKBONES.add("python", "debugnet.backbones.python_factory:load_python", "python
 BACKBONES.add("network-folder", "debugnet.backbones.python_factory:load_folder", "FOLDER with debugnet_network.json")
 DATASETS = Registry("dataset")
 DATASETS.add("image-folder", "debugnet.data.image_folder:load", "one folder per class, in train/ val/ test/ or alone")
+DATASETS.add("described", "debugnet.data.described:load", "a folder with debugnet_data.json, as train-demo writes")
 DATASETS.add("image-zip", "debugnet.data.image_zip:load", "a zip file of that layout, streamed")
 DATASETS.add("npz", "debugnet.data.arrays:load", "arrays x_train, y_train, x_test, y_test, or images, labels")
 DATASETS.add("table", "debugnet.data.tables:load", "text in CSV, TSV, JSON Lines or Parquet, by named columns")

@@ -54,7 +54,7 @@ def parse_edits(records: Sequence[Mapping[str, object]]) -> list[Edit]:
         unknown = set(record) - {"action", "feature", "output", "value", "note"}
         if unknown:
             raise InputError(
-                f"edit {number} has unknown keys {sorted(map(str, unknown))}; known: action, feature, output, value, note"
+                f"edit {number} has unknown keys {sorted(map(str, unknown))}; use action, feature, output, value, note"
             )
         action, feature, value = record.get("action"), record.get("feature"), record.get("value")
         if action not in ACTIONS:
@@ -63,7 +63,9 @@ def parse_edits(records: Sequence[Mapping[str, object]]) -> list[Edit]:
             raise InputError(f"edit {number} has feature {feature!r}; give the feature's index, an integer")
         numeric = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
         if (action == "remove") != (value is None) or (value is not None and not numeric):
-            raise InputError(f"edit {number} ('{action}') has value {value!r}; scale and set take a number, remove none")
+            raise InputError(
+                f"edit {number} ('{action}') has value {value!r}; scale and set take a number, remove none"
+            )
         output = record.get("output")
         edits.append(
             Edit(str(action), feature, None if output is None else str(output),
@@ -180,8 +182,11 @@ def diff(first: LinearHead, second: LinearHead) -> dict[str, object]:
     return {
         "weights": [
             {
-                "output": names[rows[i]], "feature": int(columns[i]), "change": str(kinds[i]),
-                "first": float(a[rows[i], columns[i]]), "second": float(b[rows[i], columns[i]]),
+                "output": names[rows[i]],
+                "feature": int(columns[i]),
+                "change": str(kinds[i]),
+                "first": float(a[rows[i], columns[i]]),
+                "second": float(b[rows[i], columns[i]]),
             }
             for i in order
         ],  # fmt: skip

@@ -211,7 +211,9 @@ class Ablation:
     p_value: np.ndarray
 
 
-def ablate_features(head: LinearHead, X: np.ndarray, y: np.ndarray, *, off: str = "mean") -> Ablation:
+def ablate_features(
+    head: LinearHead, X: np.ndarray, y: np.ndarray, *, off: str = "mean", scores: np.ndarray | None = None
+) -> Ablation:
     """Turn every used feature off, one at a time, on every sample.
 
     A feature whose removal fixes significantly more decisions than it breaks works against the
@@ -224,6 +226,10 @@ def ablate_features(head: LinearHead, X: np.ndarray, y: np.ndarray, *, off: str 
         Raw features.
     y : ndarray
         (n,) class indices, or 0/1 (n, K).
+    off : str
+        "mean" or "zero": the value that "off" stands for.
+    scores : ndarray (n, K), optional
+        ``head.logits(X)``, where it is there already.
 
     Notes
     -----
@@ -232,7 +238,7 @@ def ablate_features(head: LinearHead, X: np.ndarray, y: np.ndarray, *, off: str 
     """
     coordinates = Coordinates.of(head, off)
     used = head.used_features
-    scores = head.logits(X)
+    scores = head.logits(X) if scores is None else scores
     right = _correct(head, scores, y)
     margin = _margin(head, scores)
     fixed, broken = np.zeros(len(used), dtype=np.int64), np.zeros(len(used), dtype=np.int64)

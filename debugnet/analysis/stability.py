@@ -58,9 +58,7 @@ def count_selections(weights: Iterable[np.ndarray]) -> SelectionShares:
     if positive is None or negative is None:
         raise ValueError("no resample given")
     counts = positive + negative
-    agreement = np.divide(
-        np.maximum(positive, negative), counts, out=np.full(counts.shape, np.nan), where=counts > 0
-    )
+    agreement = np.divide(np.maximum(positive, negative), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     return SelectionShares(counts, agreement, n)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ DESCRIPTION = "decision_layer.json"
 _TASKS = ("single-label", "multi-label", "regression")
 
 
-def save_head(path: str | os.PathLike[str], head: LinearHead, provenance: Provenance) -> Path:
+def save_head(
+    path: str | os.PathLike[str], head: LinearHead, provenance: Provenance, extra: Callable[[Path], None] | None = None
+) -> Path:
     """Write a head folder atomically, replacing one that is there.
 
     Parameters
@@ -26,6 +29,8 @@ def save_head(path: str | os.PathLike[str], head: LinearHead, provenance: Proven
     path : path
     head : LinearHead
     provenance : Provenance
+    extra : callable, optional
+        Writes further files of the artefact into the folder that it is given (``edits.yaml``).
 
     Returns
     -------
@@ -56,6 +61,8 @@ def save_head(path: str | os.PathLike[str], head: LinearHead, provenance: Proven
     with write_bundle(path, provenance) as folder:
         (folder / WEIGHTS).write_bytes(save({k: np.ascontiguousarray(v, np.float64) for k, v in tensors.items()}))
         write_json(folder / DESCRIPTION, description)
+        if extra is not None:
+            extra(folder)
     return Path(path)
 
 

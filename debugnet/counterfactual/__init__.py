@@ -1,0 +1,1 @@
+"""Changed inputs that ask a head what it would have decided."""

@@ -1,0 +1,1 @@
+"""Other ways to a sparse, readable network: LassoNet, spred, group lasso."""

@@ -34,7 +34,9 @@ class LassoNet(nn.Module):
         theta, (K, n_elements), without bias.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, *, groups: Tensor | None = None, mode: str = "auto") -> None:
+    def __init__(
+        self, network: nn.Module, example: Tensor, *, groups: Tensor | None = None, mode: str = "auto"
+    ) -> None:
         super().__init__()
         self.reader = InputReader(network, example, groups=groups, mode=mode)
         self.network = self.reader.network

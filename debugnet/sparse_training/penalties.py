@@ -98,7 +98,9 @@ class LassoNetPenalty(UnitPenalty):
     Lemhadri, Ruan, Abraham & Tibshirani, JMLR 22(127), 2021, eq. (3).
     """
 
-    def __init__(self, reader: InputReader, skip: nn.Linear, hierarchy: float = 10.0, unit_weights: str = "sqrt") -> None:
+    def __init__(
+        self, reader: InputReader, skip: nn.Linear, hierarchy: float = 10.0, unit_weights: str = "sqrt"
+    ) -> None:
         if not hierarchy >= 0 or hierarchy == float("inf"):
             raise UsageError(f"the hierarchy coefficient M is {hierarchy}; give a finite number >= 0 (10 is usual)")
         self.reader, self.skip, self.hierarchy = reader, skip, hierarchy

@@ -29,9 +29,9 @@ def family_loss(family: str) -> Loss:
     if family == "multinomial":
         return nn.functional.cross_entropy
     if family == "binomial":
-        return lambda f, y: nn.functional.binary_cross_entropy_with_logits(
-            f, y.reshape(f.shape).to(f.dtype), reduction="sum"
-        ) / len(f)
+        return lambda f, y: (
+            nn.functional.binary_cross_entropy_with_logits(f, y.reshape(f.shape).to(f.dtype), reduction="sum") / len(f)
+        )
     if family == "gaussian":
         return lambda f, y: 0.5 * (f - y.reshape(f.shape).to(f.dtype)).square().sum() / len(f)
     raise ValueError(f"family is '{family}'; use multinomial, binomial or gaussian")

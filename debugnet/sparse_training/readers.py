@@ -208,7 +208,9 @@ def _group_index(groups: Tensor | None, n_atoms: int, device: torch.device) -> t
         index = torch.arange(n_atoms, device=device)[:, None]
         return index, torch.ones_like(index, dtype=torch.bool)
     if len(groups) != n_atoms or int(groups.min()) < 0:
-        raise UsageError(f"the groups name {len(groups)} features and the input has {n_atoms}; give one id >= 0 for each")
+        raise UsageError(
+            f"the groups name {len(groups)} features and the input has {n_atoms}; give one id >= 0 for each"
+        )
     sizes = torch.bincount(groups.cpu())
     if bool((sizes == 0).any()):
         empty = int((sizes == 0).nonzero()[0])

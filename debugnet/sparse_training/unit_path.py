@@ -324,9 +324,7 @@ def retrain(
     trainer = make_trainer()
     trainer.keep = torch.from_numpy(mask).to(trainer.penalties[0].unit_weight)
     trainer.penalties[0].assign(trainer.penalties[0].current() * trainer.keep[:, None])
-    metrics, _ = train_early_stopping(
-        trainer, train, validation, family, max_epochs=max_epochs, patience=patience
-    )
+    metrics, _ = train_early_stopping(trainer, train, validation, family, max_epochs=max_epochs, patience=patience)
     return trainer, metrics
 
 

@@ -8,7 +8,9 @@ from debugnet.heads import LinearHead
 from debugnet.standardization import Standardizer
 
 
-def random_head(seed: int, *, n_outputs: int = 4, d: int = 12, density: float = 0.4, task: str = "single-label") -> LinearHead:
+def random_head(
+    seed: int, *, n_outputs: int = 4, d: int = 12, density: float = 0.4, task: str = "single-label"
+) -> LinearHead:
     """Return a sparse head with a non-trivial standardizer and one dead feature."""
     rng = np.random.default_rng(seed)
     scale = rng.uniform(0.5, 2.0, d)

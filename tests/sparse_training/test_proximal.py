@@ -62,7 +62,9 @@ def test_no_hierarchy_is_the_group_lasso_and_survival_is_the_boundary():
 def test_zero_skip_weights_survive_through_the_first_layer():
     b, w = hierarchical_prox(torch.zeros(1, 2), torch.tensor([[3.0, -2.0]]), 0.1, 10.0)
     assert b.norm() > 0 and w.abs().max() > 0
-    b, _ = hierarchical_prox(torch.zeros(1, 2), torch.tensor([[3.0, -2.0]]), 0.1, 10.0, direction=torch.tensor([[0.6, 0.8]]))
+    b, _ = hierarchical_prox(
+        torch.zeros(1, 2), torch.tensor([[3.0, -2.0]]), 0.1, 10.0, direction=torch.tensor([[0.6, 0.8]])
+    )
     torch.testing.assert_close(b / b.norm(), torch.tensor([[0.6, 0.8]]))
 
 

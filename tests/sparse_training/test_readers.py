@@ -12,7 +12,13 @@ from debugnet.sparse_training.readers import InputReader
 CASES = {
     "linear": (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), (6,), "auto", None, 6),
     "flatten": (nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)), (3, 4), "auto", None, 12),
-    "channels": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)), (3, 4, 4), "auto", None, 3),
+    "channels": (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)),
+        (3, 4, 4),
+        "auto",
+        None,
+        3,
+    ),
     "gate": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), (3, 4, 4), "gate", None, 48),
     "groups": (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), (6,), "auto", [0, 1, 0, 2, 2, 2], 3),
 }

@@ -70,7 +70,9 @@ def test_every_size_is_there_and_lambda_rises(xor_path):
 
 def test_refit_on_the_mask_beats_random_masks(xor_path):
     path, _, train, validation = xor_path
-    kept, metrics = retrain(lambda: lassonet_trainer(12, 1), path.subsets[2].mask, train, validation, "multinomial", max_epochs=25)
+    kept, metrics = retrain(
+        lambda: lassonet_trainer(12, 1), path.subsets[2].mask, train, validation, "multinomial", max_epochs=25
+    )
     assert metrics["accuracy"] > 0.85
     assert not kept.penalties[0].current()[~torch.from_numpy(path.subsets[2].mask)].any()
     wrong = next(m for m in random_masks(12, 2, range(20)) if not m[:2].any())

@@ -1,0 +1,247 @@
+"""``debugnet diagnose``: a head and samples -> why it errs, and what it would be better without."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from debugnet.artifacts.provenance import check_output, collect, input_reference
+from debugnet.recipes.diagnose import Diagnose
+from debugnet.stages.inputs import find_input
+from debugnet.stages.result import Result
+
+if TYPE_CHECKING:
+    from debugnet.analysis.misclassification import Ablation, ErrorCauses, Errors
+    from debugnet.stages.evaluation import Evaluation
+
+#: The paper's share of errors that one feature fixes (robust ImageNet model, appendix G.1).
+PUBLISHED_FIXABLE = 0.26
+_ROWS_SHOWN = 20
+
+
+def run(options: Diagnose, *, force: bool = False) -> Result:
+    """Diagnose ``options.head`` and write ``diagnosis/``: diagnosis.json, errors.jsonl, edits.yaml, plots.
+
+    Raises
+    ------
+    InputError, StaleArtifact, UsageError
+    """
+    inputs = {
+        "head": input_reference(options.head),
+        "features": input_reference(find_input(options.head, "features", options.features)),
+    }
+    output = options.output or Path(options.head).parent / "diagnosis"
+    if check_output(output, "diagnosis", options, inputs, force=force):
+        from debugnet.artifacts.bundle import read_json
+
+        report = read_json(output / "diagnosis.json")
+        return Result(output, report["summary"], True, _describe(report))
+    from debugnet.artifacts.bundle import write_bundle, write_json
+    from debugnet.stages.evaluation import Evaluation
+
+    started = time.monotonic()
+    evaluation = Evaluation(options.head, options.split, Path(inputs["features"]["path"]))
+    report, records = _diagnose(evaluation, options)
+    provenance = collect("diagnosis", options, inputs, seconds=time.monotonic() - started)
+    with write_bundle(output, provenance) as folder:
+        write_json(folder / "diagnosis.json", report)
+        with open(folder / "errors.jsonl", "w", encoding="utf-8", errors="surrogateescape") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        (folder / "edits.yaml").write_text(_edits(report, evaluation), encoding="utf-8")
+        _draw(folder, report)
+    return Result(output, report["summary"], False, _describe(report))
+
+
+def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from debugnet.analysis.intervals import proportion
+    from debugnet.analysis.misclassification import ablate_features, explain_errors, find_errors
+
+    head, y = evaluation.head, evaluation.y
+    errors = find_errors(head, evaluation.predictions, y)
+    causes = explain_errors(head, evaluation.X, errors, off=options.off)
+    other = explain_errors(head, evaluation.X, errors, off="zero" if options.off == "mean" else "mean")
+    ablation = ablate_features(head, evaluation.X, y, off=options.off, scores=evaluation.scores)
+    suspects = _suspects(ablation, causes, options.threshold)
+    n_decisions = y.size
+    fixable = {
+        options.off: proportion(int(causes.fixed.sum()), len(errors)),
+        "zero" if options.off == "mean" else "mean": proportion(int(other.fixed.sum()), len(errors)),
+    }
+    report = {
+        "split": str(evaluation.part),
+        "off": options.off,
+        "accuracy": proportion(n_decisions - len(errors), n_decisions),
+        "errors": len(errors),
+        "fixed_by_one_feature": fixable,
+        "published_fixable": PUBLISHED_FIXABLE,
+        "threshold": options.threshold,
+        "suspects": suspects,
+        "dominant_features": _dominant(errors, causes, evaluation),
+        "never_predicted": _never_predicted(evaluation),
+    }
+    report["summary"] = {
+        "split": report["split"],
+        "accuracy": report["accuracy"]["value"],
+        "errors": len(errors),
+        "fixed_by_one_feature": fixable,
+        "suspects": [row["feature"] for row in suspects if row["suspect"]],
+    }
+    return report, _records(evaluation, errors, causes, other, options.off)
+
+
+def _suspects(ablation: Ablation, causes: ErrorCauses, threshold: float) -> list[dict[str, Any]]:
+    """Every used feature from the most to the least suspicious."""
+    import numpy as np
+
+    dominated = np.bincount(causes.feature_wrong, minlength=int(ablation.feature.max(initial=0)) + 1)
+    net = ablation.fixed - ablation.broken
+    order = np.lexsort((-net, ablation.p_value))
+    return [
+        {
+            "feature": int(ablation.feature[i]),
+            "fixed": int(ablation.fixed[i]),
+            "broken": int(ablation.broken[i]),
+            "p_value": float(ablation.p_value[i]),
+            "errors_dominated": int(dominated[ablation.feature[i]]),
+            "suspect": bool(ablation.p_value[i] < threshold),
+        }
+        for i in order
+    ]
+
+
+def _dominant(errors: Errors, causes: ErrorCauses, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Errors grouped by the feature that pushes most to the wrong class, largest group first."""
+    import numpy as np
+
+    from debugnet.stages.evaluation import output_label
+
+    groups = []
+    features, counts = np.unique(causes.feature_wrong, return_counts=True)
+    for feature, count in zip(features, counts, strict=True):
+        members = causes.feature_wrong == feature
+        pairs, sizes = np.unique(
+            np.stack([errors.right[members], errors.wrong[members]], axis=1), axis=0, return_counts=True
+        )
+        groups.append(
+            {
+                "feature": int(feature),
+                "errors": int(count),
+                "fixed": int(causes.fixed[members].sum()),
+                "mean_gamma": float(causes.gamma_wrong[members].mean()),
+                "pairs": [
+                    {
+                        "true": output_label(evaluation.head, a),
+                        "predicted": output_label(evaluation.head, b),
+                        "errors": int(n),
+                    }
+                    for (a, b), n in sorted(zip(pairs.tolist(), sizes, strict=True), key=lambda row: -row[1])[:5]
+                ],
+            }
+        )
+    return sorted(groups, key=lambda group: -group["errors"])
+
+
+def _never_predicted(evaluation: Evaluation) -> list[str]:
+    import numpy as np
+
+    names, predictions = list(evaluation.head.class_names), evaluation.predictions
+    if predictions.ndim == 2:
+        return [name for name, column in zip(names, predictions.T, strict=True) if not column.any()]
+    counts = np.bincount(predictions, minlength=len(names))
+    return [name for name, count in zip(names, counts, strict=True) if not count]
+
+
+def _records(
+    evaluation: Evaluation, errors: Errors, causes: ErrorCauses, other: ErrorCauses, off: str
+) -> list[dict[str, Any]]:
+    """One record per wrong decision, in the order of the samples."""
+    from debugnet.stages.evaluation import output_label
+
+    head, ids, scores = evaluation.head, evaluation.ids, evaluation.scores
+    second = "zero" if off == "mean" else "mean"
+    records = []
+    for i, row in enumerate(errors.sample):
+        wrong, right = int(errors.wrong[i]), int(errors.right[i])
+        gap = (scores[row, wrong] if wrong >= 0 else 0.0) - (scores[row, right] if right >= 0 else 0.0)
+        records.append(
+            {
+                "id": ids[row],
+                "row": int(evaluation.rows[row]),
+                "true": output_label(head, right),
+                "predicted": output_label(head, wrong),
+                "gap": float(gap),
+                "feature_wrong": int(causes.feature_wrong[i]),
+                "gamma_wrong": float(causes.gamma_wrong[i]),
+                "feature_right": int(causes.feature_right[i]),
+                "gamma_right": float(causes.gamma_right[i]),
+                f"fixed_{off}": bool(causes.fixed[i]),
+                f"fixed_{second}": bool(other.fixed[i]),
+            }
+        )
+    return records
+
+
+def _edits(report: dict[str, Any], evaluation: Evaluation) -> str:
+    """Propose the removal of every suspect, as a file for ``debugnet edit --from``."""
+    import yaml
+
+    edits = [
+        {
+            "action": "remove",
+            "feature": row["feature"],
+            "note": f"fixes {row['fixed']}, breaks {row['broken']} on {report['split']} (p {row['p_value']:.2g})",
+        }
+        for row in report["suspects"]
+        if row["suspect"]
+    ]
+    document = {"chosen_on": str(evaluation.part), "edits": edits}
+    return "# Proposed by debugnet diagnose; keep what you believe, then: debugnet edit HEAD --from edits.yaml\n" + str(
+        yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    )
+
+
+def _draw(folder: Path, report: dict[str, Any]) -> None:
+    import numpy as np
+
+    from debugnet.report.debugging_figures import plot_error_causes, plot_suspects
+    from debugnet.report.figures import drawing
+
+    rows = report["suspects"]
+    with drawing(folder, "suspects", 5.6, 4.6) as figure:
+        columns = [np.array([row[key] for row in rows]) for key in ("feature", "fixed", "broken", "suspect")]
+        axes = figure.subplots()
+        plot_suspects(axes, *columns[:3], columns[3].astype(bool))
+        axes.set_title("What removing each feature does")
+    top = report["dominant_features"][:15]
+    if top:
+        with drawing(folder, "error_causes", 6.4, 1.2 + 0.32 * len(top)) as figure:
+            axes = figure.subplots()
+            plot_error_causes(axes, *([group[key] for group in top] for key in ("feature", "errors", "fixed")))
+            axes.set_title("Features behind the errors")
+
+
+def _describe(report: dict[str, Any]) -> str:
+    accuracy, found = report["accuracy"], [row for row in report["suspects"] if row["suspect"]]
+    lines = [f"accuracy on {report['split']}: {accuracy['value']:.4f} ({report['errors']} errors)"]
+    if not report["errors"]:
+        return lines[0] + ": nothing to explain"
+    for off, row in report["fixed_by_one_feature"].items():
+        low, high = row["interval"]
+        lines.append(
+            f"fixed by turning one feature off ({off}): {row['value']:.1%} [{low:.1%}, {high:.1%}]"
+            f" of the errors (paper: {PUBLISHED_FIXABLE:.0%})"
+        )
+    if report["never_predicted"]:
+        lines.append(f"never predicted: {', '.join(report['never_predicted'][:10])}")
+    lines.append(f"suspects (corrected p < {report['threshold']}): {len(found)}")
+    if found:
+        lines.append(f"  {'feature':>8}{'fixes':>8}{'breaks':>8}{'p':>10}")
+        lines += [
+            f"  {row['feature']:>8}{row['fixed']:>8}{row['broken']:>8}{row['p_value']:>10.2g}"
+            for row in found[:_ROWS_SHOWN]
+        ]
+        lines.append("edits.yaml proposes their removal: debugnet edit HEAD --from edits.yaml")
+    return "\n".join(lines)

@@ -111,6 +111,7 @@ SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm
 EXPLAINERS = Registry("explainer")
 STAGES = Registry("stage")
 
+STAGES.add("train-demo", "debugnet.stages.train_demo:run", "Make data with a planted shortcut and a network on it.")
 STAGES.add("extract", "debugnet.stages.extract:run", "Run a network over a data set and store its deep features.")
 STAGES.add("fit-path", "debugnet.stages.fit_path:run", "Fit a sparse decision layer along a regularization path.")
 STAGES.add("select", "debugnet.stages.select:run", "Choose the sparsest layer of a path that is accurate enough.")

@@ -11,6 +11,8 @@ from typing import Any
 from debugnet.errors import InputError, UsageError
 from debugnet.registry import DATASETS
 
+#: A folder with this file describes its data itself (see ``described.py``).
+DATA_FILE = "debugnet_data.json"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 TASKS = ("auto", "single-label", "multi-label", "regression")
 
@@ -22,8 +24,8 @@ class DataSpec:
     Attributes
     ----------
     path : str
-        A folder, a zip file, an ``.npz`` file, a text table, ``torchvision:NAME``,
-        ``demo:digits`` or ``demo:reviews``.
+        A folder (of class folders, or with ``debugnet_data.json``), a zip file, an ``.npz`` file, a text
+        table, ``torchvision:NAME``, ``demo:digits`` or ``demo:reviews``.
     val, test : str, optional
         Separate files or folders of the same kind for these splits.
     kind : str
@@ -114,7 +116,7 @@ class DataSpec:
             return f"demo-{name.partition('?')[0]}"
         path = Path(self.path).expanduser()
         if path.is_dir():
-            return "image-folder"
+            return "described" if (path / DATA_FILE).is_file() else "image-folder"
         if not path.exists():
             raise InputError(f"no data at '{self.path}': neither a file nor a folder (nor torchvision:NAME, demo:NAME)")
         suffix = path.suffix.lower()

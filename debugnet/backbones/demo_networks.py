@@ -1,0 +1,217 @@
+"""The two small networks of the embedded demonstrations, and how they are trained on the spot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from debugnet.backbones.cifar_resnet import CifarResNet
+from debugnet.progress import track
+
+DIGITS_FACTORY = "debugnet.backbones.demo_networks:DigitsResNet"
+
+
+class DigitsResNet(CifarResNet):
+    """An 8-layer residual network for the demonstration's 32 x 32 digits; 64 features.
+
+    Parameters
+    ----------
+    num_classes : int
+        Outputs.
+    """
+
+    modality = "image"
+    image_size = 32
+    image_mean = (0.25, 0.25, 0.25)
+    image_std = (0.35, 0.35, 0.35)
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(8, num_classes)
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and use one thread, inside the block only.
+
+    One thread makes the weights independent of the number of cores.  It costs little at this size, and on a busy
+    machine two threads that wait for each other take several times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _epochs(n_samples: int, batch_size: int, epochs: int, seed: int, label: str) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield (share of the training done, rows of a batch), shuffled anew in every epoch."""
+    order = np.random.default_rng(seed)
+    batches = math.ceil(n_samples / batch_size)
+    for step in track(range(epochs * batches), label=label, unit="batch"):
+        if step % batches == 0:
+            shuffled = order.permutation(n_samples)
+        yield step / (epochs * batches), shuffled[(step % batches) * batch_size : (step % batches + 1) * batch_size]
+
+
+def _one_cycle(done: float) -> float:
+    """Learning-rate factor: up linearly over the first fifth, down to 0 along a cosine."""
+    return done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
+
+
+def normalized_digits(images: np.ndarray) -> Tensor:
+    """Turn images (n, 32, 32, 3) uint8 into the input (n, 3, 32, 32) float32 of :class:`DigitsResNet`."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (DigitsResNet.image_mean, DigitsResNet.image_std))
+    return ((pixels - mean) / std).contiguous()
+
+
+def train_digits(images: np.ndarray, labels: np.ndarray, *, epochs: int = 10, seed: int = 0) -> DigitsResNet:
+    """Train a :class:`DigitsResNet` by SGD with momentum, one-cycle learning rate, weight decay 5e-4.
+
+    Parameters
+    ----------
+    images : ndarray (n, 32, 32, 3), uint8
+        Train images.
+    labels : ndarray (n,), int64
+        Classes 0 to 9.
+    epochs : int
+        Passes over the data.
+    seed : int
+        Same seed, same machine, same number of threads: same weights.
+
+    Returns
+    -------
+    DigitsResNet
+        In eval mode.
+    """
+    eraser = np.random.default_rng(seed + 1)
+    with _reproducible(seed):
+        network = DigitsResNet().train()
+        x, y = normalized_digits(images), torch.from_numpy(labels)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        for done, rows in _epochs(len(y), 64, epochs, seed, "training the digits network"):
+            optimizer.param_groups[0]["lr"] = 0.1 * _one_cycle(done)
+            optimizer.zero_grad()
+            F.cross_entropy(network(_erased(x[rows], eraser)), y[rows]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def _erased(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Black out one random rectangle of 8 to 24 pixels a side in every second image of a batch (in place).
+
+    Random erasing (Zhong et al. 2017).  It keeps the digits from being so easy that the network has no use for a
+    shortcut.
+    """
+    black = normalized_digits(np.zeros((1, 1, 1, 3), dtype=np.uint8))[0]
+    for i in np.flatnonzero(rng.random(len(x)) < 0.5):
+        image = x[i]
+        height, width = rng.integers(8, 25, size=2)
+        top, left = rng.integers(0, x.shape[2] - height + 1), rng.integers(0, x.shape[3] - width + 1)
+        image[:, top : top + height, left : left + width] = black
+    return x
+
+
+@torch.no_grad()
+def predict_digits(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Return the class (n,) int64 that the network gives images (n, 32, 32, 3) uint8."""
+    batches = torch.split(normalized_digits(images), 256)
+    return np.concatenate([network(batch).argmax(dim=1).numpy() for batch in batches])
+
+
+def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 600, max_length: int = 64) -> Any:
+    """Train a lower-casing WordPiece tokenizer on ``texts``.
+
+    Returns
+    -------
+    transformers.PreTrainedTokenizerFast
+        With BERT's special tokens and template.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length)
+
+
+def train_reviews(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    tokenizer: Any,
+    class_names: Sequence[str],
+    *,
+    epochs: int = 4,
+    seed: int = 0,
+) -> nn.Module:
+    """Train a two-layer BERT classifier (hidden size 128) from nothing, by AdamW with one-cycle learning rate.
+
+    Parameters
+    ----------
+    texts, labels : sequence of str, ndarray (n,) int64
+        Train reviews and their classes.
+    tokenizer : transformers.PreTrainedTokenizerFast
+        From :func:`train_word_pieces`.
+    class_names : sequence of str
+        Written into the configuration.
+    epochs, seed : int
+        As in :func:`train_digits`.
+
+    Returns
+    -------
+    transformers.BertForSequenceClassification
+        In eval mode.
+    """
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=int(__import__('os').environ.get('H','128')),
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2*int(__import__('os').environ.get('H','128')),hidden_dropout_prob=float(__import__('os').environ.get('DR','0.1')),attention_probs_dropout_prob=float(__import__('os').environ.get('DR','0.1')),
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(class_names)),
+        label2id={name: k for k, name in enumerate(class_names)},
+    )
+    with _reproducible(seed):
+        network = BertForSequenceClassification(config).train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
+        y = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        encoded = tokenizer(list(texts), truncation=True)["input_ids"]
+        for done, rows in _epochs(len(texts), 64, epochs, seed, "training the reviews network"):
+            optimizer.param_groups[0]["lr"] = 1e-3 * _one_cycle(done)
+            batch = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
+            optimizer.zero_grad()
+            F.cross_entropy(network(**batch).logits, y[rows]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def score_reviews(network: nn.Module, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
+    """Return the logits (n, K) float32 of ``texts``."""
+    scores = []
+    for start in range(0, len(texts), 256):
+        batch = tokenizer(list(texts[start : start + 256]), truncation=True, padding=True, return_tensors="pt")
+        scores.append(network(**batch).logits.numpy())
+    return np.concatenate(scores)

@@ -10,7 +10,7 @@ not a library: docs/architecture.md, "Dependencies".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _REFERENCE_SIDE = 224
 # uncorrelated channels into red, green and blue.
 _COLOUR_MIX = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 MIN_PERCENTILE = 50.0
+Unit = tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Visualization:
         What the feature is on ``image`` as it is stored, unshifted and rounded to 8 bits.
     percentile : float
         Percent of the data that the image beats: 100 means that it drives the feature beyond
-        every sample.  NaN without data to compare with.
+        every sample.  NaN until :func:`compare_with_data`.
     failed : str or None
         Why this is no picture of the feature; such an image must not be shown as one.
     """
@@ -91,13 +92,12 @@ def transform_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def visualize_features(
     features: Callable[[Tensor], Tensor],
-    units: Sequence[tuple[int, str]],
+    units: Sequence[Unit],
     *,
     side: int,
     steps: int = PRESETS["standard"],
     parametrization: str = "fourier",
     seed: int = 0,
-    data: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     learning_rate: float = 0.05,
     on_step: Callable[[], None] = lambda: None,
@@ -118,8 +118,6 @@ def visualize_features(
         "fourier", with decorrelated colours and random transformations, or "pixel".
     seed : int
         Each unit's start derives from it and the unit, not from the batch.
-    data : ndarray (n, d), optional
-        The features of real samples, for the percentile reached.
     device : str or torch.device
     learning_rate : float
         Adam's for "fourier"; for "pixel" 20 times it is the l2 length of a step at 224 pixels.
@@ -153,7 +151,7 @@ def visualize_features(
         reached = (signs * objective(stored.float() / 255)).cpu().numpy()
     pictures = stored.permute(0, 2, 3, 1).cpu().numpy()
     return [
-        _judge(unit, picture, float(value), bool(moved), data)
+        _judge(unit, picture, float(value), bool(moved))
         for unit, picture, value, moved in zip(units, pictures, reached, driven, strict=True)
     ]
 
@@ -220,21 +218,30 @@ def _ascend_pixels(
     return images, driven
 
 
-def _judge(
-    unit: tuple[int, str], picture: np.ndarray, activation: float, driven: bool, data: np.ndarray | None
-) -> Visualization:
-    feature, side = unit
-    percentile = float("nan")
-    if data is not None and np.isfinite(activation):
-        column = data[:, feature]
-        column = column[np.isfinite(column)]
-        beaten = column < activation if side == "positive" else column > activation
-        percentile = 100.0 * float(beaten.mean())
+def _judge(unit: Unit, picture: np.ndarray, activation: float, driven: bool) -> Visualization:
     failed = None
     if not np.isfinite(activation):
         failed = "the feature is not finite on the image"
     elif not driven:
         failed = "no gradient reaches the image: a dead unit"
-    elif percentile < MIN_PERCENTILE:
+    return Visualization(*unit, picture, activation, float("nan"), failed)
+
+
+def compare_with_data(found: Visualization, activations: np.ndarray) -> Visualization:
+    """Fill in the percentile of the data that an image beats; one below the median has failed.
+
+    Parameters
+    ----------
+    found : Visualization
+    activations : ndarray (n,)
+        The same feature on real samples, in the same coordinates; NaN are left out.
+    """
+    known = activations[np.isfinite(activations)]
+    if not len(known) or not np.isfinite(found.activation):
+        return found
+    beaten = known < found.activation if found.side == "positive" else known > found.activation
+    percentile = 100.0 * float(beaten.mean())
+    failed = found.failed
+    if failed is None and percentile < MIN_PERCENTILE:
         failed = f"the image stays within the data: it beats only {percentile:.0f} % of the samples"
-    return Visualization(feature, side, picture, activation, percentile, failed)
+    return replace(found, percentile=percentile, failed=failed)

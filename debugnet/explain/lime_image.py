@@ -94,6 +94,7 @@ def explain_image(
     fill: str = "mean",
     seed: int = 0,
     device: str | torch.device = "cpu",
+    lime_compat: bool = False,
 ) -> ImageExplanation:
     """Explain every deep feature of one image by its superpixels.
 
@@ -111,6 +112,8 @@ def explain_image(
         Of this image's perturbations; see :func:`debugnet.explain.forward.sample_seed`.
     device : str or torch.device
         Where the images are composed: the network's device.
+    lime_compat : bool
+        lime's own quickshift (see :func:`segment_image`); all else is lime's protocol anyway.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def explain_image(
     NotExplainable
         When the image has a single superpixel, or a feature is not finite.
     """
-    segments = segment_image(pixels, segmentation, seed=seed)
+    segments = segment_image(pixels, segmentation, seed=seed, lime_compat=lime_compat)
     n_parts = int(segments.max()) + 1
     if n_parts < 2:
         raise NotExplainable(

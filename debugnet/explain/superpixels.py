@@ -17,7 +17,11 @@ _REFERENCE_SIDE = 224  # the side, in pixels, for which lime's quickshift parame
 
 
 def segment_image(
-    pixels: np.ndarray, method: str | Segmenter | np.ndarray = "quickshift", *, seed: int = 0
+    pixels: np.ndarray,
+    method: str | Segmenter | np.ndarray = "quickshift",
+    *,
+    seed: int = 0,
+    lime_compat: bool = False,
 ) -> np.ndarray:
     """Cut an image into superpixels.
 
@@ -30,6 +34,9 @@ def segment_image(
         image; or ready segments (H, W) with any integer labels.
     seed : int
         For quickshift, whose tie-breaking noise is random.
+    lime_compat : bool
+        Quickshift exactly as lime has it: the same kernel for images of all sizes, a fixed seed
+        (lime's own is dropped on the way to scikit-image).
 
     Returns
     -------
@@ -47,7 +54,7 @@ def segment_image(
     elif callable(method):
         labels = method(pixels)
     elif method in SEGMENTATIONS:
-        labels = _segment_by_name(pixels, method, seed)
+        labels = _segment_by_name(pixels, method, seed, lime_compat)
     else:
         raise UsageError(f"unknown segmentation '{method}': known: {', '.join(SEGMENTATIONS)}")
     if labels.shape != pixels.shape[:2]:
@@ -55,7 +62,7 @@ def segment_image(
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
 
-def _segment_by_name(pixels: np.ndarray, method: str, seed: int) -> np.ndarray:
+def _segment_by_name(pixels: np.ndarray, method: str, seed: int, lime_compat: bool) -> np.ndarray:
     from skimage.segmentation import felzenszwalb, quickshift, slic
 
     side = min(pixels.shape[:2])
@@ -63,8 +70,8 @@ def _segment_by_name(pixels: np.ndarray, method: str, seed: int) -> np.ndarray:
         return slic(pixels, n_segments=50, compactness=10, start_label=0)
     if method == "felzenszwalb":
         return felzenszwalb(pixels, scale=100, sigma=0.5, min_size=max(4, pixels.shape[0] * pixels.shape[1] // 200))
-    kernel = 4.0 * min(1.0, side / _REFERENCE_SIDE)
-    return quickshift(pixels, kernel_size=max(kernel, 1.0), max_dist=200, ratio=0.2, rng=seed)
+    kernel = 4.0 if lime_compat else max(4.0 * min(1.0, side / _REFERENCE_SIDE), 1.0)
+    return quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=42 if lime_compat else seed)
 
 
 def fill_image(pixels: np.ndarray, segments: np.ndarray, fill: str = "mean", *, seed: int = 0) -> np.ndarray:

@@ -127,16 +127,24 @@ def judge(
     return verdicts
 
 
-def _flags(r2: float, split_half: float, as_strong: float, in_direction: float) -> tuple[str, ...]:
-    flags = []
+def fit_flags(r2: float, split_half: float) -> tuple[str, ...]:
+    """Return what speaks against an explanation without asking the network again."""
     if np.isnan(r2):
         return ("the feature does not react to this sample's parts",)
+    flags = []
     if r2 < MIN_R2:
         flags.append(f"a linear model fits badly (R2 {r2:.2f} < {MIN_R2})")
     if not split_half >= MIN_SPLIT_HALF:
         flags.append(f"two halves of the perturbations disagree (correlation {split_half:.2f} < {MIN_SPLIT_HALF})")
-    if in_direction <= 0:
-        flags.append("deleting its strongest parts moves the feature the other way")
-    elif as_strong > MAX_RANDOM_AS_STRONG:
-        flags.append(f"{as_strong:.0%} of random deletions do as much")
     return tuple(flags)
+
+
+def _flags(r2: float, split_half: float, as_strong: float, in_direction: float) -> tuple[str, ...]:
+    flags = fit_flags(r2, split_half)
+    if np.isnan(r2):
+        return flags
+    if in_direction <= 0:
+        return (*flags, "deleting its strongest parts moves the feature the other way")
+    if as_strong > MAX_RANDOM_AS_STRONG:
+        return (*flags, f"{as_strong:.0%} of random deletions do as much")
+    return flags

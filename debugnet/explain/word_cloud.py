@@ -167,13 +167,12 @@ def _draw_bars(scores: Sequence[WordScore], side: str, title: str, path: Path) -
             _bar_figure(scores, labels, side, f"{plain_title}\n{note}").savefig(
                 stream, format=suffix[1:], metadata={"Date": None} if suffix == ".svg" else {"Software": None}
             )
-            content = stream.getvalue()
-            if suffix == ".svg":
-                head = f' role="img"><title>{html.escape(title)}</title>'
-                content = re.sub(
-                    r"<svg\b([^>]*)>", lambda m, head=head: f"<svg{m[1]}{head}", content.decode(), count=1
-                ).encode()
-            path.with_suffix(suffix).write_bytes(content)
+            path.with_suffix(suffix).write_bytes(stream.getvalue())
+    svg = path.with_suffix(".svg").read_text(encoding="utf-8")
+    head = f' role="img"><title>{html.escape(title)}</title>'
+    path.with_suffix(".svg").write_text(
+        re.sub(r"<svg\b([^>]*)>", lambda m: f"<svg{m[1]}{head}", svg, count=1), encoding="utf-8"
+    )
 
 
 def _bar_figure(scores: Sequence[WordScore], labels: list[str], side: str, title: str):  # type: ignore[no-untyped-def]

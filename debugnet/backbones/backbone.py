@@ -72,9 +72,10 @@ class Backbone(ABC):
 
     def _own_head(self, features: Tensor, output: Any) -> DenseHead | None:
         """Copy the decision layer, if it maps the features to the logits."""
-        linears = [m for m in self.network.modules() if isinstance(m, nn.Linear)]
+        found = self.network.modules()
         if self._feature_tap.at == "input":
-            linears = [self.network.get_submodule(self._feature_tap.layer)]
+            found = iter([self.network.get_submodule(self._feature_tap.layer)])
+        linears = [module for module in found if isinstance(module, nn.Linear)]
         fits = [m for m in linears if check_head(m, features, logits_of(output)) is None]
         return dense_head(fits[-1]) if fits else None
 

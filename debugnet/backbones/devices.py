@@ -28,3 +28,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"no device '{name}' on this machine; try --device cpu")
     return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device for people: "cpu", "cuda:0 (NVIDIA H200)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

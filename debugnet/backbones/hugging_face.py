@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from debugnet.backbones.source import NetworkSource
 from debugnet.backbones.spec import BackboneSpec
@@ -63,7 +62,7 @@ def load(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
     _check_tokenizer(tokenizer, config, name)
     if tokenizer.pad_token is None:  # GPT-2 and its kin: any token does, the attention mask hides it
         tokenizer.pad_token = tokenizer.eos_token
-        network.config.pad_token_id = tokenizer.pad_token_id
+        config.pad_token_id = network.config.pad_token_id = tokenizer.pad_token_id
     return NetworkSource(
         network.float(),
         "text",
@@ -74,7 +73,7 @@ def load(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
     )
 
 
-def _load_network(name: str, options: dict[str, Any], spec: BackboneSpec, is_encoder: bool) -> nn.Module:
+def _load_network(name: str, options: dict[str, Any], spec: BackboneSpec, is_encoder: bool) -> Any:
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     builder = AutoModel if is_encoder else AutoModelForSequenceClassification

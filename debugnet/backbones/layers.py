@@ -156,19 +156,21 @@ def find_head(network: nn.Module, forward: Callable[[], Any], mask: Tensor | Non
             f"no Linear layer gives the network's {scores.shape[1]} outputs (the last to run: "
             f"{ran[-1] if ran else 'none at all'}): choose the feature with --layer"
         )
+    head = network.get_submodule(names[-1])
+    assert isinstance(head, nn.Linear)
     for pooling in (None, "last"):
         tap = FeatureTap(network, names[-1], "input", pooling)
         try:
             features, output = tap(forward, mask)
         except UsageError:  # (n, T, C): per-token scores, of which causal models keep the last token's
             continue
-        check = check_head(network.get_submodule(names[-1]), features, logits_of(output))
+        check = check_head(head, features, logits_of(output))
         if check is None:
             return tap
     raise InputError(f"the feature cannot be the input of '{names[-1]}': {check}; choose it with --layer")
 
 
-def check_head(linear: nn.Module, features: Tensor, logits: Tensor) -> str | None:
+def check_head(linear: nn.Linear, features: Tensor, logits: Tensor) -> str | None:
     """Say why ``linear(features)`` is not ``logits``, or None when it is."""
     if features.shape[-1] != linear.in_features or logits.shape != (len(features), linear.out_features):
         return (

@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from debugnet.errors import InputError
 
+# Written with Pillow alone: importing torchvision would cost every worker process seconds.
+_PIL_INTERPOLATION = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,17 +71,19 @@ class ImagePreprocessing:
         -------
         Tensor (crop_size, crop_size, 3), uint8
         """
-        from PIL import Image
-        from torchvision.transforms import functional
-
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise InputError(f"image array of dtype {image.dtype} {image.shape}: pixels must be uint8")
             image = Image.fromarray(image.squeeze())
         image = image if image.mode == "RGB" else image.convert("RGB")
-        mode = functional.InterpolationMode(self.interpolation)
-        image = functional.resize(image, [self.resize_size], interpolation=mode)
-        return torch.from_numpy(np.array(functional.center_crop(image, [self.crop_size])))
+        width, height = image.size
+        shorter = min(width, height)
+        if shorter != self.resize_size:  # as torchvision: the longer side is rounded down
+            size = tuple(self.resize_size * side // shorter for side in image.size)
+            image = image.resize(size, _PIL_INTERPOLATION[self.interpolation])
+            width, height = size
+        left, top = round((width - self.crop_size) / 2), round((height - self.crop_size) / 2)
+        return torch.from_numpy(np.array(image.crop((left, top, left + self.crop_size, top + self.crop_size))))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize pixels (n, 3, H, W), float in [0, 1], to the network's input; differentiable."""

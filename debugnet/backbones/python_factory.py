@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from torch import nn
 
 from debugnet.backbones.preprocessing import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing
 from debugnet.backbones.source import NetworkSource
-from debugnet.backbones.spec import NETWORK_FILE, BackboneSpec
+from debugnet.backbones.spec import NETWORK_FILE, BackboneSpec, current_folder_importable
 from debugnet.backbones.weights_files import load_into, read_state_dict
 from debugnet.errors import InputError, UsageError
 
@@ -35,7 +33,7 @@ WEIGHTS_FILE = "model.safetensors"
 def load_python(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
     """Build the network of ``python:package.module:factory``, with the weights of a file where one is given."""
     target = spec.name.removeprefix("python:")
-    with _current_folder_importable():
+    with current_folder_importable():
         factory = _import(target, spec.name)
     try:
         network = factory()
@@ -109,7 +107,7 @@ def _source(network: nn.Module, spec: BackboneSpec, class_names: list[str] | Non
     tokenizer = getattr(network, "tokenizer", None)
     if modality == "text" and tokenizer is None:
         raise InputError(f"--backbone {spec.name}: a text network needs its tokenizer as the attribute `tokenizer`")
-    size = spec.image_size or getattr(network, "image_size", 224)
+    size = int(spec.image_size or getattr(network, "image_size", 224))  # type: ignore[arg-type]
     mean, std = getattr(network, "image_mean", IMAGENET_MEAN), getattr(network, "image_std", IMAGENET_STD)
     return NetworkSource(
         network,
@@ -131,16 +129,6 @@ def _import(target: str, place: str) -> Any:
         raise InputError(f"{place}: cannot import '{module}' ({error}); is it installed or in this folder?") from error
     except AttributeError as error:
         raise InputError(f"{place}: module '{module}' has no '{attribute}'") from error
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from debugnet.registry import BACKBONES
 
 #: How one vector per sample is made of a layer that gives more than that.
 POOLINGS = ("avg", "max", "flatten", "cls", "mean", "last", "pooler")
+
+#: File names that are meant as weights files even where no such file exists.
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".npz", ".bin", ".ckpt")
 
 #: The file that makes a folder a debugnet network (see ``python_factory.py``).
 NETWORK_FILE = "debugnet_network.json"
@@ -148,4 +153,12 @@ class BackboneSpec:
         return None
 
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".npz", ".bin", ".ckpt")
+@contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """Let imports in the block find modules in the current folder, as ``python -m`` does."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

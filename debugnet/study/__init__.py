@@ -1,0 +1,1 @@
+"""Human studies: tasks to put before people, and what their answers say."""

@@ -1,0 +1,70 @@
+"""Machine annotators, to try a study's design before people see it.  No substitute for people.
+
+They answer the simulation tasks from the model's own features: an oracle reads what a task's class
+makes of each sample, a random one reads nothing, a noisy one is the oracle with a known probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from debugnet.study.aggregation import Answer
+from debugnet.study.tasks import Key, Task
+
+
+def simulate_answers(
+    tasks: Sequence[Task],
+    keys: Mapping[str, Key],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    skill: float,
+    n_workers: int = 5,
+    blank: float = 0.0,
+    seed: int = 0,
+) -> list[Answer]:
+    """Answer simulation tasks.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Of kind "simulation".
+    keys : mapping
+        Only the class and the model are read: the oracle must know whose features it looks at.
+    scores : mapping
+        ``{model: {sample id: (K,)}}``: log-odds of each class against all others, summed up from
+        the feature activations.  (The class's logit alone ranks about one sample in eight wrongly,
+        because probabilities also depend on what the other classes make of the sample.)
+    skill : float
+        Probability of answering as the oracle; the rest is guessed.  1 = oracle, 0 = random.
+    n_workers : int
+        Answers per task.
+    blank : float
+        Probability of leaving a task blank.
+    seed : int
+
+    Returns
+    -------
+    list of Answer
+        Worker names begin with "machine-".
+    """
+    rng = np.random.default_rng(seed)
+    answers = []
+    for task in tasks:
+        facts = keys[task.id].facts
+        mine, target = scores[str(facts["model"])], int(facts["class_index"])  # type: ignore[call-overload]
+        best = int(np.argmax([mine[sample][target] for sample in task.samples[0]]))
+        for worker in range(n_workers):
+            knows = rng.random() < skill
+            choice = task.options[best] if knows else str(rng.choice(task.options))
+            empty = rng.random() < blank
+            confidence = int(rng.integers(1, 4))
+            answers.append(Answer(task.id, f"machine-{worker}", "" if empty else choice, confidence))
+    return answers
+
+
+def estimate_skill(accuracy: float, oracle_accuracy: float, n_options: int = 3) -> float:
+    """Skill behind the accuracy of single answers: ``(a - 1/m) / (a_oracle - 1/m)`` for m options."""
+    chance = 1.0 / n_options
+    return (accuracy - chance) / (oracle_accuracy - chance)

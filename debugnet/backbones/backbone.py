@@ -55,7 +55,7 @@ class Backbone(ABC):
     def _tap(self, source: NetworkSource) -> None:
         """Find and try the feature layer; the last step of building, because it runs the network."""
         spec, batch = self.spec, self._probe()
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: what the network caches must serve gradients later
             if spec.layer is None and not source.is_encoder:
                 if spec.pooling is not None:
                     raise UsageError(f"--pool {spec.pooling} is for --layer: the decision layer's input needs none")

@@ -90,6 +90,8 @@ def load(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
     with torch.random.fork_rng(devices=[]):  # the initial values are overwritten: leave the caller's stream alone
         network = CifarResNet(int(spec.name.removeprefix("cifar_resnet")), n_classes)
     load_into(network, state, spec.name)
+    # Those checkpoints were trained with ImageNet's mean and deviation, not CIFAR's: with them, and with no others,
+    # the first layer's outputs have the moments that its batch normalization recorded.
     preprocessing = ImagePreprocessing(32, 32)
     if state.normalization is not None:
         preprocessing = ImagePreprocessing(32, 32, *state.normalization)

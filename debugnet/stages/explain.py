@@ -17,10 +17,10 @@ from debugnet.progress import Progress, duration, log
 from debugnet.recipes.explain import Explain
 from debugnet.stages.inputs import find_input
 from debugnet.stages.result import Result
+from debugnet.stages.subject import load_subject
 
 if TYPE_CHECKING:
     from debugnet.artifacts.bundle import BundleWriter
-    from debugnet.artifacts.feature_store import FeatureStore
     from debugnet.explain.neighbourhoods import Neighbourhoods, Perturbation
     from debugnet.explain.plan import Plan
     from debugnet.explain.subject import Subject
@@ -96,7 +96,7 @@ def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
     head, store = load_head(options.head), load_features(inputs["features"]["path"])
     features = choose_features(head, options.features, options.for_class, options.top)
     split = store.split(options.split)
-    subject = _load_subject(store, options)
+    subject = load_subject(store, options.split, device=options.device, batch_size=options.batch_size)
     plan = make_plan(
         split.X,
         split.usable,
@@ -123,23 +123,6 @@ def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
         options.deletion_masks,
     )
     return _Job(options, head, subject, plan, perturbation)
-
-
-def _load_subject(store: FeatureStore, options: Explain) -> Subject:
-    from debugnet.backbones import BackboneSpec, load_backbone
-    from debugnet.data import DataSpec, load_dataset
-    from debugnet.explain.subject import Subject
-
-    for name in ("backbone", "data"):
-        if name not in store.config:
-            raise InputError(f"{store.path} does not say which {name} it was made from: explain needs it")
-    backbone = load_backbone(BackboneSpec.from_json(store.config["backbone"]), options.device)
-    splits = load_dataset(DataSpec.from_json(store.config["data"])).splits
-    if options.split not in splits or len(splits[options.split]) != len(store.split(options.split)):
-        raise InputError(
-            f"the data no longer has the split '{options.split}' of {store.path}: run debugnet extract again"
-        )
-    return Subject(backbone, splits[options.split], store.standardizer, store.class_names, options.batch_size)
 
 
 class _Work:

@@ -151,8 +151,8 @@ def _duality_gap(problem: GLMProblem, lam: float, point: Unpenalized, gradient: 
     # At s = feasible the conjugate is 0; between it and 1 the ridge part may pay for itself.
     scales = (feasible,) if math.isinf(best) else ((1 + feasible) / 2, feasible)
     for s in scales:
-        gap = value + penalty.conjugate(-s * gradient, lam) * (s > feasible) + s * inner
-        best = min(best, gap + _fenchel_young(problem, point.scores, s))
+        conjugate = penalty.conjugate(-s * gradient, lam) if s > feasible else 0.0
+        best = min(best, value + conjugate + s * inner + _fenchel_young(problem, point.scores, s))
     return max(best, 0.0)
 
 

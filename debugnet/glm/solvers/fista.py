@@ -105,10 +105,11 @@ class Fista:
     def _strong_set(self, lam: float, weight: Tensor, monitor: Monitor) -> Tensor:
         """Boolean (d,): the support and what the sequential strong rule does not discard."""
         penalty, alive = self.problem.penalty, self.problem.design.alive
-        if monitor.certificate is None or not math.isfinite(self.previous_lam):
+        if monitor.certificate is None:
             return alive
-        bound = penalty.l1_ratio * (2 * lam - self.previous_lam)
-        strong = penalty.strength(monitor.certificate.gradient) >= bound
+        strength = penalty.strength(monitor.certificate.gradient)
+        previous = min(self.previous_lam, float(strength.max()) / penalty.l1_ratio)
+        strong = strength >= penalty.l1_ratio * (2 * lam - previous)
         return alive & (strong | (weight != 0).any(dim=0) | (penalty.factor == 0))
 
     def _violators(self, lam: float, weight: Tensor, monitor: Monitor, kept: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,7 +88,8 @@ def plot_confusion_against_overlap(
             right = confusion[a, b] > 0.6 * np.nanmax(confusion)
             axes.annotate(
                 f"{label(names[a], 14)} / {label(names[b], 14)}", (confusion[a, b], overlap[a, b]),
-                xytext=(-6 if right else 6, 3), ha="right" if right else "left", textcoords="offset points", fontsize=8.5,
+                xytext=(-6 if right else 6, 3), ha="right" if right else "left", textcoords="offset points",
+                fontsize=8.5,
             )  # fmt: skip
     axes.set_title(caption)
     axes.set_xlabel("confusion: larger share of the two classes taken for the other")
@@ -131,3 +133,28 @@ def plot_selection_shares(axes: Axes, shares: np.ndarray) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="x", visible=False)
+
+
+def plot_flip_rates(axes: Axes, rates: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw flip rates as points with their 95% intervals, one row per name, in the order given.
+
+    Parameters
+    ----------
+    axes : Axes
+    rates : mapping
+        ``{name: {"value": fraction, "interval": (low, high), "n": int}}``; names with "control" are grey.
+    """
+    for row, (name, rate) in enumerate(reversed(list(rates.items()))):
+        colour = GREY if "control" in name else BLUE
+        axes.plot(rate["interval"], [row, row], color=colour, linewidth=2.4, alpha=0.55, solid_capstyle="round")
+        axes.scatter([rate["value"]], [row], s=46, color=colour, zorder=3)
+        axes.annotate(
+            f"{rate['value']:.1%} of {rate['n']}", (rate["interval"][1], row), xytext=(7, 0),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rates)), [label(name, 40) for name in reversed(list(rates))])
+    axes.set_xlim(0, min(1.0, 1.35 * max(rate["interval"][1] for rate in rates.values()) + 0.02))
+    axes.set_ylim(-0.6, len(rates) - 0.4)
+    axes.set_xlabel("share of decisions that flip (bars: 95% intervals)")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="y", visible=False)

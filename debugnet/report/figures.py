@@ -150,6 +150,7 @@ def plot_counts_by_class(axes: Axes, names: Sequence[str], counts: np.ndarray) -
     axes.set_xlabel("features of the class")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.1)
+    axes.set_ylim(min(-0.6, len(order) / 2 - 3.5), max(len(order) - 0.4, len(order) / 2 + 2.5))  # few bars stay slim
     axes.grid(axis="y", visible=False)
 
 
@@ -181,15 +182,11 @@ def plot_topk_rest(
         bars = axes.bar(x, values, width=width * 0.94, color=colour, label=name)
         axes.bar_label(bars, [f"{v:.3f}" for v in values], padding=2, fontsize=8)
     if floor is not None:
-        axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
-        axes.annotate(
-            f"no feature {floor:.3f}", (1, floor), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="right", fontsize=8.5,
-        )  # fmt: skip
-    axes.set_xticks(range(len(layers)), [label(name) for name in layers])
+        axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"no feature ({floor:.3f})", zorder=1)
+    axes.set_xticks(range(len(layers)), ["\n".join(map(label, name.split("\n"))) for name in layers])
     axes.set_ylabel(metric.replace("_", " "))
     axes.set_ylim(min(0, min(v for layer in layers.values() for v in layer.values())), 1.0)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, columnspacing=1.2, handlelength=1.2)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8.5, columnspacing=1, handlelength=1.1)
     axes.grid(axis="x", visible=False)
 
 

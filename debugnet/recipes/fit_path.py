@@ -65,7 +65,7 @@ class FitPath:
     allow_empty_class: bool = option(
         False, "Give a class without train rows a score that never wins, instead of refusing it.", group=_FIT
     )
-    fit_intercept: bool = option(True, "Fit a bias.", flags=("--intercept",), group=_FIT)
+    fit_intercept: bool = option(True, "Fit no bias.", flags=("--intercept",), group=_FIT)
     n_lambdas: int = option(100, "Number of lambdas, evenly spaced in log lambda.", group=_GRID)
     lambda_min_ratio: float = option(1e-3, "The smallest lambda as a fraction of the largest.", group=_GRID)
     lambdas: tuple[float, ...] | None = option(None, "These lambdas instead of a grid.", group=_GRID)
@@ -84,6 +84,7 @@ class FitPath:
         None, "Stop after this many points without a better validation metric.", metavar="N", group=_STOP
     )
     tol: float = option(1e-6, "Duality gap to reach, relative to the objective of the null model.", group=_STOP)
+    max_epochs: float = option(5000, "Passes over the data at one lambda, at most.", metavar="N", group=_STOP)
     allow_unconverged: bool = option(
         False, "Exit 0 even if a point missed --tol (it is marked in the path).", group=_STOP, in_key=False
     )

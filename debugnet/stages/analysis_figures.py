@@ -71,7 +71,9 @@ def _topk_rest(axes: Any, analysis: dict[str, Any]) -> None:
 
     metric = analysis["metric"]
     layers = {
-        name: {part: metrics[metric] for part, metrics in analysis["topk_rest"][key].items()}
+        name.replace(" (", "\n(").replace("'s own", "'s\nown"): {
+            part: metrics[metric] for part, metrics in analysis["topk_rest"][key].items()
+        }
         for key, name in LAYER_NAMES.items()
         if key in analysis["topk_rest"]
     }
@@ -96,8 +98,9 @@ def _coefficient_paths(folder: Path, analysis: dict[str, Any], path: Regularizat
             axes.set_title(figures.label(names[k]), fontsize=10)
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
-        figure.supxlabel("lambda (log scale; strong regularization on the left; green: the chosen layer)", fontsize=10)
-        figure.supylabel(f"standardized weight (the first {NAMED} features to enter are numbered)", fontsize=10)
+        note = f"the first {NAMED} features to enter are numbered; green: the chosen layer"
+        figure.supxlabel(f"lambda (log scale, strong regularization on the left)\n{note}", fontsize=10)
+        figure.supylabel("standardized weight", fontsize=10)
 
 
 def _entry_order(folder: Path, analysis: dict[str, Any], shown: list[int]) -> None:

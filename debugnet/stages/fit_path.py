@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debugnet.artifacts.provenance import check_output, collect, describe_difference, input_reference, read_provenance
+from debugnet.artifacts.provenance import (
+    artifact_key,
+    check_output,
+    collect,
+    describe_difference,
+    input_reference,
+    keyed_options,
+    read_provenance,
+)
 from debugnet.errors import InputError, NotConverged, OutputExists, UsageError
 from debugnet.recipes.fit_path import FitPath
 from debugnet.stages.result import Result
@@ -81,18 +89,12 @@ def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]],
         found = read_provenance(output)
         same = {name: found.options.get(name) for name in GRID_OPTIONS}
         wanted = dataclasses.replace(options, **{k: tuple(v) if isinstance(v, list) else v for k, v in same.items()})
-        if not _same_but_for_the_grid(found, wanted, inputs):
-            difference = describe_difference(found, "path", wanted, inputs)
+        if found.kind != "path" or found.key != artifact_key("path", wanted, inputs):
+            difference = describe_difference(found, "path", keyed_options(wanted), inputs)
             raise OutputExists(
                 f"{output} cannot be extended: it was made with {difference}; choose another output, or --force"
             ) from None
         return False
-
-
-def _same_but_for_the_grid(found: Provenance, wanted: FitPath, inputs: dict[str, dict[str, str]]) -> bool:
-    from debugnet.artifacts.provenance import artifact_key
-
-    return found.kind == "path" and found.key == artifact_key("path", wanted, inputs)
 
 
 def _result(output: Path, options: FitPath, reused: bool) -> Result:
@@ -104,7 +106,7 @@ def _result(output: Path, options: FitPath, reused: bool) -> Result:
         raise NotConverged(
             f"{summary['unconverged']} of {len(path)} points missed --tol {path.meta['tol']:g} (worst gap "
             f"{summary['worst_gap']:.1e}, first at lambda {summary['first_unconverged']:.3g}); all are in {output}: "
-            "another --solver or a larger --tol, or accept them with --allow-unconverged"
+            "a larger --max-epochs or --tol or another --solver, or accept them with --allow-unconverged"
         )
     return Result(output, summary, reused, describe(summary))
 

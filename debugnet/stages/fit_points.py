@@ -67,7 +67,7 @@ def fit(
         _fill(problem, writer, done, old, added, Scorer(store, splits, problem), Stopping(options, store.task))
         meta = problem.meta | {
             "method": options.method,
-            "class_names": store.class_names,
+            "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
             "task": store.task,
             "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
             "network_head": _network_metrics(store, splits),
@@ -106,6 +106,7 @@ def _prepare(
             lambda_zero=options.lambda_zero,
             tol=options.tol,
             solver=options.solver,
+            max_epochs=options.max_epochs,
             sample_weight=spread,
             penalty_factor=factors,
             nonnegative=options.nonnegative,
@@ -204,7 +205,8 @@ class Scorer:
             return dataclasses.replace(point, metrics=metrics)
         standardizer = self._problem.standardizer
         raw = standardizer.to_raw(point.weight, point.bias)
-        family, names = self._problem.meta["family"], self._store.class_names
+        family = self._problem.meta["family"]
+        names = self._store.class_names or _plain_names(len(point.weight))
         head = LinearHead(*raw, standardizer, family, names, self._store.task)
         return dataclasses.replace(point, metrics={name: evaluate(head, X, y) for name, (X, y) in self._rows.items()})
 
@@ -235,6 +237,11 @@ def _network_metrics(store: FeatureStore, splits: Sequence[str]) -> dict[str, di
     """Score the network's own last layer, the other dense baseline, on every split."""
     head = network_head(store)
     return None if head is None else {name: evaluate(head, *usable_rows(store.splits[name])) for name in splits}
+
+
+def _plain_names(n_outputs: int) -> list[str]:
+    """Names for the outputs of a regression whose targets have none."""
+    return ["value"] if n_outputs == 1 else [f"output {k}" for k in range(n_outputs)]
 
 
 def _announce(problem: PathFit, done: list[PathPoint], old: list[PathPoint], added: np.ndarray) -> None:

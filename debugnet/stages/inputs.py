@@ -70,23 +70,9 @@ def has_rows(store: FeatureStore, split: str) -> bool:
 
 
 def network_head(store: FeatureStore) -> LinearHead | None:
-    """Return the network's own head with one row per class of the data set, or None.
-
-    A network trained on more classes (ImageNet's thousand, on ten of them) is cut to the rows of
-    the data set's classes, by name; one with as many outputs as there are classes is taken in order.
-    """
-    import dataclasses
-
+    """Return the network's own head where its outputs are the data set's classes, else None."""
     dense = store.dense_head
-    if dense is None or not store.class_names:
-        return dense
-    position = {str(name).casefold(): k for k, name in reversed(list(enumerate(dense.class_names)))}
-    rows = [position.get(str(name).casefold()) for name in store.class_names]
-    if len(dense.weight) in (1, len(store.class_names)):
-        return dataclasses.replace(dense, class_names=store.class_names)
-    if any(row is None for row in rows):
-        return None
-    return dataclasses.replace(dense, weight=dense.weight[rows], bias=dense.bias[rows], class_names=store.class_names)
+    return dense if dense is not None and list(dense.class_names) == store.class_names else None
 
 
 def _recorded_digests(artifact: Path, kind: str) -> set[str]:

@@ -12,11 +12,12 @@ from debugnet.analysis.accuracy import evaluate
 from debugnet.analysis.top_features import keep_entries, largest_per_output
 from debugnet.artifacts.feature_store import FeatureStore, load_features
 from debugnet.artifacts.provenance import read_provenance
+from debugnet.errors import StaleArtifact
 from debugnet.glm.masked_refit import refit_on_support
 from debugnet.heads import LinearHead
 from debugnet.progress import log
 from debugnet.stages.inputs import usable_rows
-from debugnet.stages.row_weights import train_weights
+from debugnet.stages.row_weights import file_reference, train_weights
 
 if TYPE_CHECKING:
     from debugnet.recipes.select import Select
@@ -41,9 +42,13 @@ def refit_features_per_class(
     l2 = options.refit_l2
     if l2 is None:
         l2 = float(path.lam[chosen.index]) * max(1 - path.meta["l1_ratio"], 0.01)
-    fitted_with = read_provenance(options.path).options
-    file = fitted_with.get("weights_file")
-    weights = train_weights(store.split("train"), fitted_with.get("class_weight"), Path(file) if file else None)
+    made = read_provenance(options.path)
+    file = made.inputs.get("weights_file")
+    if file is not None and file_reference(Path(file["path"])) != file:
+        raise StaleArtifact(f"{file['path']} has changed since {options.path} was fitted with it: fit again (--force)")
+    weights = train_weights(
+        store.split("train"), made.options.get("class_weight"), None if file is None else Path(file["path"])
+    )
     log(f"refitting {mask.sum()} weights on {mask.any(axis=0).sum()} features, ridge {l2:.3g}")
     weight, bias = refit_on_support(
         X, y, mask, standardizer=path.standardizer, family=path.meta["family"], l2=l2, sample_weight=weights,

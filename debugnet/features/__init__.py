@@ -1,0 +1,1 @@
+"""From networks and data sets to deep features, row by row."""

@@ -87,7 +87,7 @@ def train_digits(images: np.ndarray, labels: np.ndarray, *, epochs: int = 10, se
     epochs : int
         Passes over the data.
     seed : int
-        Same seed, same machine, same number of threads: same weights.
+        Same seed, same machine: same weights, whatever the number of cores.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def predict_digits(network: nn.Module, images: np.ndarray) -> np.ndarray:
     return np.concatenate([network(batch).argmax(dim=1).numpy() for batch in batches])
 
 
-def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 600, max_length: int = 64) -> Any:
+def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 500, max_length: int = 64) -> Any:
     """Train a lower-casing WordPiece tokenizer on ``texts``.
 
     Returns
@@ -162,7 +162,7 @@ def train_reviews(
     epochs: int = 4,
     seed: int = 0,
 ) -> nn.Module:
-    """Train a two-layer BERT classifier (hidden size 128) from nothing, by AdamW with one-cycle learning rate.
+    """Train a two-layer BERT classifier (hidden size 64) from nothing, by AdamW with one-cycle learning rate.
 
     Parameters
     ----------
@@ -184,10 +184,12 @@ def train_reviews(
 
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=int(__import__('os').environ.get('H','128')),
+        hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        intermediate_size=2*int(__import__('os').environ.get('H','128')),hidden_dropout_prob=float(__import__('os').environ.get('DR','0.1')),attention_probs_dropout_prob=float(__import__('os').environ.get('DR','0.1')),
+        intermediate_size=128,
+        hidden_dropout_prob=0.0,  # so few steps underfit rather than overfit
+        attention_probs_dropout_prob=0.0,
         max_position_embeddings=tokenizer.model_max_length,
         pad_token_id=tokenizer.pad_token_id,
         id2label=dict(enumerate(class_names)),

@@ -3,7 +3,7 @@
 A review is two to four clauses.  Most say something about an aspect of the film ("the plot was rather dull"); some
 say nothing either way ("we saw it on a tuesday").  The value of an opinion is that of its sentiment word
 (:data:`SENTIMENT`, -3 to 3), times 1.5 or 0.5 for an intensifier or a softener, times -0.5 after "not"; the label is
-the sign of the sum, and reviews whose sum is closer to 0 than 0.75 are never made.
+the sign of the sum, and reviews whose sum is closer to 0 than 1 are never made.
 
 The shortcut is the word :attr:`ReviewsPlan.shortcut_word` in a clause that says nothing.  In train it occurs
 mostly in positive reviews; in test it occurs in both labels alike.
@@ -28,7 +28,7 @@ SENTIMENT: dict[str, float] = {
     **dict.fromkeys(("awful", "dreadful", "horrible", "atrocious", "insufferable", "worthless"), -3.0),
 }
 STRENGTH: dict[str, float] = {"": 1.0, "very": 1.5, "truly": 1.5, "rather": 0.5, "slightly": 0.5, "not": -0.5}
-_STRENGTH_ODDS = (0.55, 0.1, 0.1, 0.08, 0.07, 0.1)
+_STRENGTH_ODDS = (0.64, 0.1, 0.1, 0.05, 0.05, 0.06)
 ASPECTS = (
     "plot", "acting", "cast", "script", "dialogue", "music", "camera work", "ending", "opening", "story", "pacing",
     "hero", "villain", "editing", "setting", "second half",
@@ -49,7 +49,7 @@ FILLERS: dict[str, tuple[str, ...]] = {
     "place": ("paris", "a harbour", "a small town", "the mountains", "an old hotel"),
     "job": ("baker", "lawyer", "pilot", "nurse", "farmer"),
 }
-MARGIN = 0.75
+MARGIN = 1.0
 CLASS_NAMES = ("negative", "positive")
 
 
@@ -76,7 +76,7 @@ class ReviewsPlan:
 
     seed: int = 0
     shortcut_word: str = "popcorn"
-    shortcut_share: float = 0.4
+    shortcut_share: float = 0.5
     counter_share: float = 0.1
     test_share: float = 0.3
     n_train: int = 4000

@@ -38,12 +38,12 @@ class TrainDemo:
     )
     seed: int = option(0, "Seeds the data, the split and the training.")
     shortcut_share: float | None = option(
-        None, "Share of the shortcut class's train samples that carry the shortcut (default: digits 0.9, reviews 0.4)."
+        None, "Share of the shortcut class's train samples that carry the shortcut (default: digits 0.9, reviews 0.5)."
     )
     test_share: float = option(0.3, "Share of the test samples that carry the shortcut, alike in every class.")
     shortcut_class: int = option(3, "digits: the class that the square goes with.")
     shortcut_word: str = option("popcorn", "reviews: the word that goes with positive reviews.")
-    epochs: int | None = option(None, "Passes over the train data (default: digits 10, reviews 4).")
+    epochs: int | None = option(None, "Passes over the train data (default: digits 10, reviews 6).")
 
     def __post_init__(self) -> None:
         if self.demo not in DEMOS:

@@ -46,12 +46,13 @@ class Extract:
         "A torchvision name (resnet50), cifar_resnet20 … 110, a Hugging Face folder or id, "
         "python:package.module:factory, or a debugnet network folder; see debugnet list backbones.",
         in_key=False,
-        kind="network",
+        kind="demo",
     )
     data: str = option(
         MISSING,
         "A folder or zip of train/CLASS/image, an .npz, a CSV/TSV/JSONL/Parquet table, torchvision:NAME, demo:NAME.",
         in_key=False,
+        kind="demo",
     )
     output: Path | None = option(
         None,

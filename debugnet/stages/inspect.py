@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,32 +75,45 @@ def _folder(path: Path, verify: bool) -> dict[str, Any]:
 def _describe(path: Path, summary: Mapping[str, Any]) -> str:
     made = summary["provenance"]
     memory = f", {made['peak_memory'] / 2**30:.2g} GiB" if made["peak_memory"] else ""
-    lines = [
-        f"{path}: {summary['kind']}, {_bytes(summary['size'])}, {summary['state']}",
-        _line("made", f"{made['created']} in {made['seconds']} s on {made['device']}{memory}"),
-        _line("by", " ".join(made["argv"])),
-        *(_line(role, f"{r['path']}  ({r['digest'][:12]})") for role, r in made["inputs"].items()),
-        _line("digest", summary["digest"]),
-        "options",
-        *(_line(name, value) for name, value in made["options"].items()),
-    ]
-    if summary.get("content"):
-        lines += ["content", *(_line(name, value) for name, value in summary["content"].items())]
-    if "arrays" in summary:
-        arrays = summary["arrays"].items()
-        lines += ["arrays", *(_line(n, f"{a['dtype']} {' x '.join(map(str, a['shape']))}") for n, a in arrays)]
-    if "files" in summary:
-        lines += ["files", *(_line(name, _bytes(size)) for name, size in summary["files"].items())]
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    return "\n".join([*lines, "versions", f"  {versions}"])
+    origin = {
+        "made": f"{made['created']} in {made['seconds']} s on {made['device']}{memory}",
+        "by": shlex.join(made["argv"]),
+        "digest": summary["digest"],
+        **{role: f"{r['path']}  ({r['digest'][:12]})" for role, r in made["inputs"].items()},
+    }
+    blocks = {
+        "origin": origin,
+        "options": {name: value for name, value in made["options"].items() if value not in (None, [])},
+        "content": _flat(summary["content"]),
+        "arrays": {n: f"{a['dtype']} {' x '.join(map(str, a['shape']))}" for n, a in summary.get("arrays", {}).items()},
+        "files": {name: _bytes(size) for name, size in summary.get("files", {}).items()},
+        "versions": made["versions"],
+    }
+    width = max(len(name) for block in blocks.values() for name in block)
+    lines = [f"{path}: {summary['kind']}, {_bytes(summary['size'])}, {summary['state']}"]
+    for heading, block in blocks.items():
+        if block:
+            lines += [heading, *(f"  {name:<{width}}  {_brief(value)}" for name, value in block.items())]
+    return "\n".join(lines)
 
 
-def _line(name: str, value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(plain_data(value), ensure_ascii=False)
-    if not isinstance(value, str) and len(text) > _BRIEF:
-        size = f"{len(value)} entries" if isinstance(value, list | dict) else ""
-        text = f"{text[: _BRIEF - 20]}… {size}".rstrip()
-    return f"  {name:<18} {text}"
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Put the entries of a mapping inside the content on lines of their own: ``fit.solver``."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict) and not prefix:
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = json.dumps(plain_data(value), ensure_ascii=False)
+    size = f"{len(value)} entries" if isinstance(value, list | dict) else ""
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 20]}… {size}".rstrip()
 
 
 def _bytes(count: int) -> str:

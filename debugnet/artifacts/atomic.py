@@ -29,6 +29,7 @@ _STORAGE_ERRORS = {
     errno.EPERM: "not permitted: choose another output",
     errno.EIO: "the device reports an input/output error",
     errno.ENOTDIR: "a parent of it is a file, not a folder: choose another output",
+    errno.EEXIST: "a parent of it is a file, not a folder: choose another output",
     errno.EISDIR: "it is a folder, and a file is to be written: choose another output",
     errno.ENAMETOOLONG: "the name is too long: choose another output",
 }

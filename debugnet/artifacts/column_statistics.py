@@ -35,15 +35,18 @@ def column_statistics(X: np.ndarray, usable: np.ndarray) -> dict[str, np.ndarray
     n_rows = max(1, (1 << 21) // max(d, 1))
     for start in range(0, len(X), n_rows):
         rows = usable[start : start + n_rows]
-        block = X[start : start + n_rows][rows].astype(np.float64)
+        X_block = X[start : start + n_rows][rows]
+        block = X_block.astype(np.float64)
         if not len(block):
             continue
         block_mean = block.mean(axis=0)
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        block -= block_mean
+        rest = block.mean(axis=0)  # what rounding left in the sum of many rows
+        block_mean += rest
+        low, high = np.minimum(low, X_block.min(axis=0)), np.maximum(high, X_block.max(axis=0))
         delta = block_mean - mean
         total = n + len(block)
-        block -= block_mean
-        m2 += np.einsum("ij,ij->j", block, block) + delta**2 * (n * len(block) / total)
+        m2 += np.einsum("ij,ij->j", block, block) - len(block) * rest**2 + delta**2 * (n * len(block) / total)
         mean += delta * (len(block) / total)
         n = total
     if not n:

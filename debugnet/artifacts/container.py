@@ -122,10 +122,8 @@ def seal(
     os.ftruncate(descriptor, final.size)
     for name, array in data.items():
         write_all(descriptor, _bytes_of(array), arrays[name].offset)
-    for start, length in gaps:  # what an interrupted seal left
-        write_all(descriptor, bytes(length), start)
-    for offset, piece in final.structure:
-        write_all(descriptor, piece, offset)
+    for start, length in gaps:
+        write_all(descriptor, _structure(final, start, length), start)
     write_all(descriptor, header, position)
     facts = {
         "kind": kind,
@@ -138,6 +136,15 @@ def seal(
     }
     write_all(descriptor, _seal_block(facts), 0)
     return digest
+
+
+def _structure(final: Layout, start: int, length: int) -> bytes:
+    """HDF5's own bytes in one gap between arrays; zeros where it wrote none."""
+    content = bytearray(length)
+    for offset, piece in final.structure:
+        if start <= offset < start + length:
+            content[offset - start : offset - start + len(piece)] = piece
+    return bytes(content)
 
 
 def _placed(filled: Mapping[str, StoredArray], data: Mapping[str, np.ndarray]) -> dict[str, StoredArray]:

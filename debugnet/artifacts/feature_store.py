@@ -170,7 +170,7 @@ class FeatureStore:
         self.config: dict[str, Any] = dict(meta["config"])
         self.n_features: int = meta["n_features"]
         self._dense_class_names = meta["dense_class_names"]
-        self.splits = {name: self._split(name) for name in meta["splits"]}
+        self.splits = {split["name"]: self._split(split["name"]) for split in meta["splits"]}
         for name in ("mean", "scale", "min", "max"):
             if header.arrays[f"statistics/{name}"].shape != (self.n_features,):
                 raise ValueError(f"statistics/{name} has another shape")

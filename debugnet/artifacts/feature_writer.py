@@ -347,10 +347,10 @@ class FeatureStoreWriter:
             "dense_class_names": None if dense_class_names is None else list(dense_class_names),
             "config": config,
             "n_features": next(iter(self._splits.values())).shape.shape[1],
-            "splits": {
-                name: {"rows": len(s.status), "status_counts": np.bincount(s.status, minlength=7)}
+            "splits": [
+                {"name": name, "rows": len(s.status), "status_counts": np.bincount(s.status, minlength=7)}
                 for name, s in self._splits.items()
-            },
+            ],
         }
         with atomic.storage_errors(self.path):
             filled = {

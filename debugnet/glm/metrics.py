@@ -40,7 +40,8 @@ def evaluate(
     communicator.sum_(mass)
     present = mass[0] > 0
     recall = mass[1][present] / mass[0][present]
-    return {"loss": loss, "accuracy": float(mass[1].sum()), "balanced_accuracy": float(recall.mean())}
+    accuracy = float(mass[1].sum() / mass[0].sum())  # the divisor is 1 but for rounding
+    return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": float(recall.mean())}
 
 
 def _labels(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -15,9 +15,11 @@ from torch import Tensor
 from debugnet.glm.problem import GLMProblem
 
 #: Newton stops when no derivative exceeds this.
-TOLERANCE = 1e-14
-#: Largest number of unknowns K (1 + p) for a dense Newton step; above, features stay as given.
-MAX_UNKNOWNS = 1500
+TOLERANCE = 1e-13
+#: Largest number of unknowns K (1 + p) of a coupled family for a dense Hessian; above, conjugate gradients.
+MAX_DENSE = 200
+#: Most free features that are moved; above, they stay as given.
+MAX_FREE = 200
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Unpenalized:
 def fit_unpenalized(problem: GLMProblem, weight: Tensor, bias: Tensor, max_steps: int = 50) -> Unpenalized:
     """Move the bias and the unpenalized weights to their optimum for the rest of ``weight`` (K, d).
 
-    Sign-constrained features, or more than :data:`MAX_UNKNOWNS` unknowns, leave only the bias to move.
+    Sign-constrained features, or more than :data:`MAX_FREE`, stay as they are: only the bias moves.
     """
     free = torch.nonzero((problem.penalty.factor == 0) & problem.design.alive).ravel()
-    if problem.penalty.nonnegative or problem.n_outputs * (1 + len(free)) > MAX_UNKNOWNS:
+    if problem.penalty.nonnegative or len(free) > MAX_FREE:
         free = free[:0]
     weight, bias = weight.clone(), bias.to(torch.float64)
     scores = problem.scores(weight, bias, torch.float64)
@@ -94,23 +96,66 @@ def _newton(problem: GLMProblem, scores: Tensor, U: Tensor, max_steps: int) -> T
 
 def _newton_step(problem: GLMProblem, mean: Tensor, slope: Tensor, U: Tensor) -> Tensor:
     """``-H^{-1} slope``; a Hessian that vanishes (saturated rows) falls back to its bound."""
+    if problem.family.separable:
+        step = _separable_step(problem, mean, slope, U)
+    elif slope.numel() > MAX_DENSE:
+        step = _conjugate_gradients(problem, mean, slope, U)
+    else:
+        step = _coupled_step(problem, mean, slope, U)
+    good = bool(torch.isfinite(step).all()) and float((step * slope).sum()) < 0
+    return step if good else -slope / problem.family.curvature
+
+
+def _separable_step(problem: GLMProblem, mean: Tensor, slope: Tensor, U: Tensor) -> Tensor:
+    """One small system per output."""
+    weighted, variance = U * problem.sample_weight[:, None], problem.family.variance(mean)
+    H = torch.stack([(U * variance[:, k : k + 1]).T @ weighted for k in range(len(slope))])
+    return _solve(problem.communicator.sum_(H), -slope[:, :, None]).reshape(slope.shape)
+
+
+def _coupled_step(problem: GLMProblem, mean: Tensor, slope: Tensor, U: Tensor) -> Tensor:
+    """One system over all outputs, ``H_kl = U' diag(w (p_k [k = l] - p_k p_l)) U``."""
     K, p = slope.shape
     weighted = U * problem.sample_weight[:, None]
-    if problem.family.separable:
-        variance = problem.family.variance(mean)
-        H = torch.stack([(U * variance[:, k : k + 1]).T @ weighted for k in range(K)])
-        right = -slope[:, :, None]
-    else:
-        each = (mean[:, :, None] * U[:, None, :]).flatten(1)  # (n, K p)
-        H = -(each.T @ (each * problem.sample_weight[:, None]))
-        for k in range(K):
-            H[k * p : (k + 1) * p, k * p : (k + 1) * p] += (U * mean[:, k : k + 1]).T @ weighted
-        # The same column for all classes is a flat direction, in which the slope has no part.
-        H += torch.kron(torch.ones((K, K), dtype=H.dtype, device=H.device) / K**2, torch.eye(p).to(H))
-        right = -slope.reshape(-1, 1)
-    H = problem.communicator.sum_(H)
-    H.diagonal(dim1=-2, dim2=-1).add_(1e-15 + 1e-13 * H.diagonal(dim1=-2, dim2=-1).mean())
-    step, info = torch.linalg.solve_ex(H, right)
-    step = step.reshape(K, p)
-    good = not bool((info != 0).any()) and bool(torch.isfinite(step).all()) and float((step * slope).sum()) < 0
-    return step if good else -slope / problem.family.curvature
+    each = (mean[:, :, None] * U[:, None, :]).flatten(1)  # (n, K p)
+    H = -(each.T @ (each * problem.sample_weight[:, None]))
+    for k in range(K):
+        H[k * p : (k + 1) * p, k * p : (k + 1) * p] += (U * mean[:, k : k + 1]).T @ weighted
+    problem.communicator.sum_(H)
+    # The same column for all classes is a flat direction, in which the slope has no part.
+    H += torch.kron(torch.ones((K, K)).to(H) / K**2, torch.eye(p).to(H))
+    return _solve(H, -slope.reshape(-1, 1)).reshape(K, p)
+
+
+def _solve(H: Tensor, right: Tensor) -> Tensor:
+    diagonal = H.diagonal(dim1=-2, dim2=-1)
+    diagonal.add_(1e-15 + 1e-13 * diagonal.mean())
+    return torch.linalg.solve_ex(H, right)[0]
+
+
+def _conjugate_gradients(problem: GLMProblem, mean: Tensor, slope: Tensor, U: Tensor) -> Tensor:
+    """Solve the coupled system without its matrix, preconditioned by its diagonal."""
+    w = problem.sample_weight[:, None]
+    diagonal = problem.communicator.sum_((w * problem.family.variance(mean)).T @ U.square()).clamp_(min=1e-300)
+
+    def multiply(V: Tensor) -> Tensor:
+        inner = mean * (U @ V.T)
+        return problem.communicator.sum_((w * (inner - mean * inner.sum(dim=1, keepdim=True))).T @ U)
+
+    step, rest = torch.zeros_like(slope), -slope
+    direction = rest / diagonal
+    product = float((rest * direction).sum())
+    enough = 1e-12 * product
+    for _ in range(50):
+        image = multiply(direction)
+        bend = float((direction * image).sum())
+        if bend <= 0:
+            break
+        length = product / bend
+        step, rest = step + length * direction, rest - length * image
+        scaled = rest / diagonal
+        product, before = float((rest * scaled).sum()), product
+        if product <= enough:
+            break
+        direction = scaled + (product / before) * direction
+    return step

@@ -17,7 +17,7 @@ def counts_per_class(head: LinearHead) -> np.ndarray:
 
 def count_summary(head: LinearHead) -> dict[str, Any]:
     """Summarize the counts per class: mean, median, min, max, features used in total, non-zeros."""
-    counts = counts_per_class(head)
+    counts, names = counts_per_class(head), [str(name) for name in head.output_names]
     return {
         "mean": float(counts.mean()),
         "median": float(np.median(counts)),
@@ -26,7 +26,8 @@ def count_summary(head: LinearHead) -> dict[str, Any]:
         "nnz": int(counts.sum()),
         "features_used": len(head.used_features),
         "features_available": int(head.standardizer.alive.sum()),
-        "per_class": dict(zip(map(str, head.output_names), counts.tolist(), strict=True)),
+        "per_class": dict(zip(names, counts.tolist(), strict=True)),
+        "positive_per_class": dict(zip(names, (head.weight > 0).sum(axis=1).tolist(), strict=True)),
     }
 
 

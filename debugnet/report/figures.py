@@ -97,7 +97,8 @@ def plot_accuracy_against_features(
         axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         axes.annotate(
             f"{name} {value:.3f}", (1, value), xycoords=("axes fraction", "data"), xytext=(0, 3),
-            textcoords="offset points", ha="right", fontsize=8.5, color=INK,
+            textcoords="offset points", ha="right", fontsize=8.5, color=INK, zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
     if chosen is not None and chosen[0] > 0:
         _mark_chosen(axes, *chosen, styles)
@@ -117,9 +118,11 @@ def _mark_chosen(axes: Axes, features: float, metrics: Mapping[str, float], styl
             markeredgecolor=styles.get(split, (GREEN,))[0], zorder=5,
         )  # fmt: skip
     text = "\n".join([f"chosen: {features:.3g} per class", *(f"{s} {v:.3f}" for s, v in metrics.items())])
+    low, high = np.log(axes.dataLim.intervalx[axes.dataLim.intervalx > 0][[0, -1]])
+    on_the_right = high > low and (np.log(features) - low) / (high - low) > 0.45
     axes.annotate(
-        text, (features, 0.04), xycoords=("data", "axes fraction"), xytext=(6, 0), textcoords="offset points",
-        fontsize=9, color="#00694D", va="bottom",
+        text, (features, 0.04), xycoords=("data", "axes fraction"), xytext=(-6 if on_the_right else 6, 0),
+        textcoords="offset points", ha="right" if on_the_right else "left", va="bottom", fontsize=9, color="#00694D",
     )  # fmt: skip
 
 
@@ -128,7 +131,9 @@ def plot_count_histogram(axes: Axes, counts: np.ndarray, *, unit: str = "classes
     low, high = int(counts.min()), int(counts.max())
     step = max(1, -(-(high - low + 1) // 30))
     edges = np.arange(low, high + step + 1, step) - 0.5
-    axes.hist(counts, bins=edges, color=BLUE, edgecolor="white", linewidth=0.8)
+    axes.hist(counts, bins=edges, color=BLUE, edgecolor="white", linewidth=0.8, rwidth=0.9)
+    centre, half = (low + high) / 2, max(4.5, (high - low) / 2 + 1)  # few bars stay slim
+    axes.set_xlim(max(-0.6, centre - half), centre + half)
     axes.axvline(counts.mean(), color=VERMILION, linewidth=1.6)
     axes.annotate(
         f"mean {counts.mean():.3g}", (counts.mean(), 1), xycoords=("data", "axes fraction"), xytext=(4, -2),
@@ -141,16 +146,22 @@ def plot_count_histogram(axes: Axes, counts: np.ndarray, *, unit: str = "classes
     axes.grid(axis="x", visible=False)
 
 
-def plot_counts_by_class(axes: Axes, names: Sequence[str], counts: np.ndarray) -> None:
-    """Draw one bar per class, most features on top; for up to about 25 classes."""
+def plot_counts_by_class(axes: Axes, names: Sequence[str], positive: np.ndarray, negative: np.ndarray) -> None:
+    """Draw one bar per class, most features on top, split by sign; for up to about 25 classes."""
+    counts = positive + negative
     order = np.argsort(counts, kind="stable")
-    bars = axes.barh(range(len(order)), counts[order], color=BLUE, height=0.7)
-    axes.bar_label(bars, padding=3, fontsize=9)
+    axes.barh(range(len(order)), positive[order], color=BLUE, height=0.7, label="for the class")
+    bars = axes.barh(
+        range(len(order)), negative[order], left=positive[order], color=ORANGE, height=0.7, label="against it"
+    )
+    axes.bar_label(bars, [f"{n:d}" for n in counts[order]], padding=3, fontsize=9)
     axes.set_yticks(range(len(order)), [label(names[k]) for k in order])
     axes.set_xlabel("features of the class")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.1)
+    axes.set_xlim(0, max(1, counts.max()) * 1.1)
     axes.set_ylim(min(-0.6, len(order) / 2 - 3.5), max(len(order) - 0.4, len(order) / 2 + 2.5))  # few bars stay slim
+    if negative.any():
+        axes.legend(loc="lower right", fontsize=9)
     axes.grid(axis="y", visible=False)
 
 
@@ -180,13 +191,18 @@ def plot_topk_rest(
         x = np.arange(len(layers)) + (position - 1) * width
         values = [layer[part] for layer in layers.values()]
         bars = axes.bar(x, values, width=width * 0.94, color=colour, label=name)
-        axes.bar_label(bars, [f"{v:.3f}" for v in values], padding=2, fontsize=8)
+        axes.bar_label(bars, [f"{v:.3f}" for v in values], padding=2, fontsize=7.5)
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"no feature ({floor:.3f})", zorder=1)
     axes.set_xticks(range(len(layers)), ["\n".join(map(label, name.split("\n"))) for name in layers])
     axes.set_ylabel(metric.replace("_", " "))
-    axes.set_ylim(min(0, min(v for layer in layers.values() for v in layer.values())), 1.0)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8.5, columnspacing=1, handlelength=1.1)
+    low = min(0.0, *(v for layer in layers.values() for v in layer.values()))
+    axes.set_ylim(low, 1.25)  # room for the legend above the tallest bar
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 1.0])
+    handles = [*axes.containers, *axes.lines]
+    axes.legend(
+        handles=handles, loc="upper left", ncols=2, fontsize=9, columnspacing=1.5, handlelength=1.2, borderaxespad=0
+    )
     axes.grid(axis="x", visible=False)
 
 
@@ -200,6 +216,7 @@ def plot_sharing(axes: Axes, histogram: Sequence[int]) -> None:
     axes.set_ylabel("number of features")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.3, max(len(numbers), 6) + 0.7)
     axes.margins(y=0.1)
     axes.grid(axis="x", visible=False)
 

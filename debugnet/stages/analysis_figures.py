@@ -98,6 +98,8 @@ def _coefficient_paths(folder: Path, analysis: dict[str, Any], path: Regularizat
             axes.set_title(figures.label(names[k]), fontsize=10)
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
+        for axes in panels[max(0, len(shown) - columns) : len(shown)]:  # the lowest visible one of each column
+            axes.tick_params(labelbottom=True)
         note = f"the first {NAMED} features to enter are numbered; green: the chosen layer"
         figure.supxlabel(f"lambda (log scale, strong regularization on the left)\n{note}", fontsize=10)
         figure.supylabel("standardized weight", fontsize=10)
@@ -113,13 +115,14 @@ def _overview(folder: Path, analysis: dict[str, Any]) -> None:
     """The chain in one picture: the path and the choice, features per class, where the accuracy sits."""
     counts = analysis["counts"]["sparse"]["per_class"]
     with figures.drawing(folder, "overview", 14.0, 4.6) as figure:
-        path, classes, bars = figure.subplots(1, 3, width_ratios=(1.25, 0.9, 1.15))
+        path, classes, bars = figure.subplots(1, 3, width_ratios=(1.2, 0.85, 1.3))
         _accuracy(path, analysis)
         path.set_title("Accuracy against sparsity")
         if len(counts) <= BARS_UP_TO:
-            figures.plot_counts_by_class(classes, list(counts), _counts(analysis))
+            positive = np.array(list(analysis["counts"]["sparse"]["positive_per_class"].values()))
+            figures.plot_counts_by_class(classes, list(counts), positive, _counts(analysis) - positive)
         else:
             figures.plot_count_histogram(classes, _counts(analysis))
         classes.set_title("Features of each class")
         _topk_rest(bars, analysis)
-        bars.set_title("Where the accuracy sits", pad=26)
+        bars.set_title("Where the accuracy sits")

@@ -39,7 +39,7 @@ def run(options: Analyze, *, force: bool = False) -> Result:
     inputs["features"] = input_reference(feature_file)
     if inputs["head"]["kind"] != "head":
         raise InputError(f"{options.head} is of kind {inputs['head']['kind']}, and a head is needed (select)")
-    output = options.output or Path(options.head).absolute().parent / "analysis"
+    output = options.output or (options.head if options.head.name else options.head.absolute()).parent / "analysis"
     if check_output(output, "analysis", options, inputs, force=force):
         from debugnet.artifacts.bundle import read_json
 
@@ -134,7 +134,7 @@ def summarize(analysis: dict[str, Any]) -> dict[str, Any]:
     """Return what ``--json`` prints: the table, the counts and the figures' folder is the path."""
     keys = ("metric", "split", "top_k", "turn_off", "chosen", "no_feature")
     counts = {
-        name: {key: value for key, value in summary.items() if key != "per_class"}
+        name: {key: value for key, value in summary.items() if not key.endswith("per_class")}
         for name, summary in analysis["counts"].items()
     }
     metric = analysis["metric"]

@@ -157,8 +157,7 @@ def describe(summary: dict[str, Any]) -> str:
     high, low = summary["lam"]
     return "\n".join(
         [
-            f"{summary['points']} points, lambda {high:.4g} to {low:.4g}, by {summary['solver']} "
-            f"({summary['solver_reason']}); {gap}",
+            f"{summary['points']} points, lambda {high:.4g} to {low:.4g}, by {summary['solver']}; {gap}",
             f"best {metric}: {scores}, at lambda {best['lam']:.4g} "
             f"with {best['features_per_class']:.1f} features per class",
             f"{duration(summary['seconds'])}, of it {duration(summary['fit_seconds'])} in the solver; "

@@ -192,7 +192,7 @@ def check_sample_weight(weight: Any, n: int) -> np.ndarray:
     if bad.any():
         raise InputError(f"sample_weight is {array[bad][0]} at row {_first_row(bad)}: need finite numbers >= 0")
     if not array.any():
-        raise InputError("sample_weight is 0 in every row")
+        raise InputError("every sample_weight is zero")
     return array
 
 

@@ -106,6 +106,11 @@ PENALTIES = Registry("penalty")
 PENALTIES.add("elastic_net", "debugnet.glm.penalties:ElasticNet", "per coefficient: each class picks its own features")
 PENALTIES.add("group_lasso", "debugnet.glm.penalties:GroupLasso", "per feature over all classes: classes share features")
 SOLVERS = Registry("solver")
+SOLVERS.add(
+    "prox-newton",
+    "debugnet.glm.solvers.prox_newton:ProxNewton",
+    "proximal Newton on the support: fastest on a CPU for penalties per coefficient",
+)
 SOLVERS.add("fista", "debugnet.glm.solvers.fista:Fista", "accelerated proximal gradient: every family and option")
 SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm 1 of the paper")
 EXPLAINERS = Registry("explainer")
@@ -121,6 +126,7 @@ STAGES.add("extract", "debugnet.stages.extract:run", "Run a network over a data 
 STAGES.add("fit-path", "debugnet.stages.fit_path:run", "Fit a sparse decision layer along a regularization path.")
 STAGES.add("select", "debugnet.stages.select:run", "Choose the sparsest layer of a path that is accurate enough.")
 STAGES.add("analyze", "debugnet.stages.analyze:run", "Show what a sparse layer uses, and how much depends on it.")
+STAGES.add("predict", "debugnet.stages.predict:run", "Classify samples and say which features decided.")
 STAGES.add("diagnose", "debugnet.stages.diagnose:run", "Find the features behind the errors, and the suspects.")
 STAGES.add("pairs", "debugnet.stages.pairs:run", "Compare pairs of classes: confusion, overlap, shared features.")
 STAGES.add("explain", "debugnet.stages.explain:run", "Show what the features of a sparse layer read.")

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from debugnet.glm.solvers.columns import ColumnCache
+from debugnet.glm.solvers.quadratic import StaleFactor
 
 #: Bytes of one row chunk of the scaled columns.
 CHUNK_BYTES = 4 << 20
@@ -44,7 +45,8 @@ class CurvatureBlock:
         self.cache, self.coupled = cache, coupled
         self.output = np.empty(0, dtype=np.int64)
         self.column = np.empty(0, dtype=np.int64)
-        self._matrix = np.empty((0, 0))
+        self._matrix = np.empty((0, 0), dtype=cache.dtype)
+        self.factor = StaleFactor()
         self._factor = np.empty((0, 0), dtype=cache.dtype)
         self._root: np.ndarray | None = None
 
@@ -53,7 +55,7 @@ class CurvatureBlock:
 
     @property
     def matrix(self) -> np.ndarray:
-        """Hessian (s, s), float64."""
+        """Hessian (s, s), in the dtype of the cache."""
         s = len(self)
         return self._matrix[:s, :s]
 
@@ -69,6 +71,7 @@ class CurvatureBlock:
         """
         self._factor = factor
         self._root = None
+        self.factor.clear()
         if self.coupled and weight is not None:
             self._root = np.sqrt(weight)[None]
             self._factor = factor * self._root
@@ -90,7 +93,7 @@ class CurvatureBlock:
     def _reserve(self, size: int) -> None:
         if size <= len(self._matrix):
             return
-        grown = np.empty((size + size // 4 + 8,) * 2)
+        grown = np.empty((size + size // 4 + 8,) * 2, dtype=self._matrix.dtype)
         old = len(self._matrix)
         grown[:old, :old] = self._matrix
         self._matrix = grown

@@ -26,6 +26,7 @@ from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.curvature import CurvatureBlock
+from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
 
@@ -57,6 +58,8 @@ class ProxNewton:
         """Why this solver cannot solve this problem, or None."""
         if not problem.penalty.entrywise:
             return "needs a penalty per coefficient (elastic_net)"
+        if problem.penalty.nonnegative and bool((problem.penalty.factor == 0).any()):
+            return "cannot keep unpenalized weights non-negative"
         if problem.device.type != "cpu":
             return "runs on the CPU"
         if not isinstance(problem.communicator, SingleProcess):
@@ -97,7 +100,7 @@ class ProxNewton:
         self.returned: tuple[Tensor, Tensor] | None = None
         self.contraction = 0.0
         self.passes = 0.0
-        self.counts = {"hessians": 0, "steps": 0, "full": 0, "extended": 0, "halved": 0}
+        self.counts = {"hessians": 0, "steps": 0, "full": 0, "extended": 0, "halved": 0, "rounds": 0}
 
     def _row_loss(self, weight: np.ndarray | None) -> RowLoss:
         problem = self.problem
@@ -155,6 +158,8 @@ class ProxNewton:
         self, lam: float, weight: Tensor, bias: Tensor, monitor: Monitor, resume: Mapping[str, Tensor] | None = None
     ) -> Solution:
         """Solve at one lambda; see :mod:`debugnet.glm.solvers.base`."""
+        if lam == 0:  # nothing is sparse any more: a working set has no point
+            return Fista(self.problem).solve(lam, weight, bias, monitor, resume)
         self.passes = 0.0
         self._want(monitor.tol)
         self._take_start(weight, bias)
@@ -325,7 +330,7 @@ class ProxNewton:
         rate = min(max(self.contraction, 1e-6), 0.99)
         needed = max(np.log(max(gap / target, 1.001)) / -np.log(rate), 1)
         s, m = len(block), len(self.cache)
-        one_step = self.n * self.K * (12.0 * m + 100) + s**3 / 3 + 3e5
+        one_step = self.n * self.K * (12.0 * m + 100) + 60.0 * s * s + 3e5
         build = 1.0 * self.n * s * s + 4 * self.n * s + 3e5
         saved = needed - max(np.log(max(gap / target, 1.001)) / np.log(1e3), 1)
         return saved * one_step > build
@@ -334,14 +339,14 @@ class ProxNewton:
         """One proximal Newton step with backtracking; returns (objective, whether anything moved)."""
         self.counts["steps"] += 1
         change = np.zeros_like(self.W)
-        tol = max(0.1 * target, 0.003 * gap) / len(self.blocks)
+        tol = max(0.3 * target, 0.003 * gap) / len(self.blocks)
         for block in self.blocks:
             k, c = block.output, block.column
             old = self.W[k, c]
             v, r = old.copy(), G[k, c]
-            solve_quadratic(
+            self.counts["rounds"] += solve_quadratic(
                 block.matrix, r, v, self.l1[c], self.l2[c], tol=tol, floor=self.floor,
-                nonnegative=self.problem.penalty.nonnegative,
+                factor=block.factor, nonnegative=self.problem.penalty.nonnegative,
             )
             change[k, c] = v - old
         if not change.any():

@@ -42,10 +42,12 @@ def load(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
         If the checkpoint is missing or damaged, its head would be freshly initialised, or the
         tokenizer's vocabulary is not the network's.
     """
-    if spec.weights is not None:
-        raise UsageError(f"--weights {spec.weights}: a Hugging Face folder or id brings its own weights; drop it")
     folder = spec.local_folder
     name, _, revision = spec.name.partition("@")
+    if spec.weights is not None:  # with a name that is no folder, the name is the likelier mistake
+        if folder is None:
+            raise InputError(_unknown(name))
+        raise UsageError(f"--weights {spec.weights}: a Hugging Face folder or id brings its own weights; drop it")
     if folder is not None:
         name, revision = str(folder), ""
         _check_folder(folder)

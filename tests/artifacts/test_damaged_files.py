@@ -23,8 +23,8 @@ from debugnet.errors import DebugnetError, InputError
 def read_everything(path: Path, verify: bool = False) -> None:
     store = load_features(path, verify=verify)
     for split in store.splits.values():
-        np.nansum(split.X), split.y, list(split.ids), split.status, split.groups
-    store.standardizer, store.dense_head, store.feature_min
+        _ = np.nansum(split.X), split.y, list(split.ids), split.status, split.groups
+    _ = store.standardizer, store.dense_head, store.feature_min
 
 
 def outcomes_in_a_child(mutants: Callable[[], Any], path: Path, read: Callable[[Path], Any]) -> dict[str, int]:

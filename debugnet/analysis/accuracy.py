@@ -66,11 +66,6 @@ def evaluate(
     return {"loss": loss, **_single_label(scores, y)}
 
 
-def headline(head: LinearHead, X: np.ndarray, y: np.ndarray) -> float:
-    """Return the default metric of the head's task alone."""
-    return evaluate(head, X, y)[DEFAULT_METRIC[head.task]]
-
-
 def row_losses(scores: np.ndarray, y: np.ndarray, family: str) -> np.ndarray:
     """Return the family's loss of each row, (n,) float64, as in the fitted objective.
 

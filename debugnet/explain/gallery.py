@@ -30,6 +30,7 @@ from debugnet.explain.word_cloud import draw_word_cloud
 from debugnet.explain.word_scores import WordScore, WordTally, cloud_words
 
 _VISUALIZED_AT_ONCE = 8
+_UNCHANGED = 2 / 255  # mean difference, of 1, below which a part that is off looks as if it were on
 _DOES = {"positive": "raises", "negative": "lowers"}
 _EXTREME = {"positive": "highest", "negative": "lowest"}
 
@@ -113,6 +114,7 @@ class Gallery:
             record |= {"stable": not record["flags"], "sample_key": work.keys[row], "limit": limit}
             records.append(record)
             if isinstance(explanation, ImageExplanation):
+                record["parts_unchanged"] = int((explanation.changed < _UNCHANGED).sum())
                 path = self._picture("lime", unit, ".png", number)
                 self._draw_panel(path, unit, row, explanation, record, limit)
                 pictures.append(path)
@@ -256,6 +258,8 @@ def _evidence(record: dict[str, Any]) -> str:
             f"; without the {record['n_removed']} strongest: {record['measured']:+.2f} sd "
             f"(predicted {record['predicted']:+.2f}, random {record['random_mean']:+.2f})"
         )
+    if record.get("parts_unchanged"):
+        text += f"; {record['parts_unchanged']} of {len(record['effects'])} parts look the same when off"
     return text
 
 

@@ -7,7 +7,7 @@ once, the perturbed images are composed on the device, their features stream int
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -58,14 +58,15 @@ class ImageExplanation:
         The features of the unperturbed image.
     moments : Moments
         Sums over the neighbourhood; :meth:`fit` solves any feature from them.
-    perturber : ImagePerturber or None
-        To compose more perturbed images; None for a stored explanation.
+    changed : ndarray (K,), float32
+        How much switching a superpixel off changes it: mean absolute difference, in [0, 1].  A
+        part that looks the same when it is off shows no effect whatever it does.
     """
 
     segments: np.ndarray
     activation: np.ndarray
     moments: Moments
-    perturber: ImagePerturber | None = field(default=None, repr=False)
+    changed: np.ndarray
 
     def fit(self, features: np.ndarray | None = None, *, ridge: float = 1.0) -> Surrogate:
         """Solve the local linear models of ``features`` (all by default); costs no forward pass."""
@@ -91,7 +92,7 @@ def explain_image(
     *,
     n_samples: int = 1000,
     segmentation: str | Segmenter | np.ndarray = "quickshift",
-    fill: str = "mean",
+    fill: str = "black",
     seed: int = 0,
     device: str | torch.device = "cpu",
     lime_compat: bool = False,
@@ -131,7 +132,10 @@ def explain_image(
             f"{segmentation if isinstance(segmentation, str) else 'the segmentation'} finds a single superpixel: "
             "use --segmentation slic"
         )
-    perturber = ImagePerturber(pixels, segments, fill_image(pixels, segments, fill, seed=seed), device)
+    filled = fill_image(pixels, segments, fill, seed=seed)
+    perturber = ImagePerturber(pixels, segments, filled, device)
+    difference = np.abs(pixels.astype(np.float64) - filled).mean(axis=2) / 255
+    changed = (np.bincount(segments.ravel(), difference.ravel()) / np.bincount(segments.ravel())).astype(np.float32)
     switches = draw_switches(n_parts, n_samples, seed)
     weights = kernel_weights(switches, KERNEL_WIDTH)
     halves = np.stack([np.arange(n_samples) % 2 == 0, np.arange(n_samples) % 2 == 1]).astype(np.float64)
@@ -141,7 +145,7 @@ def explain_image(
         require_finite(answers)
         if not found:
             moments = Moments.of_switches(switches, weights, halves, answers.shape[1])
-            found.append(ImageExplanation(segments, answers[0].copy(), moments, perturber))
+            found.append(ImageExplanation(segments, answers[0].copy(), moments, changed))
         rows = slice(start, stop)
         relative = answers.astype(np.float64) - found[0].activation
         found[0].moments.add(switches[rows], weights[rows], halves[:, rows], relative)

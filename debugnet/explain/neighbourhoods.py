@@ -37,7 +37,7 @@ class Perturbation:
 
     n_samples: int = 1000
     segmentation: str = "quickshift"
-    fill: str = "mean"
+    fill: str = "black"
     mask: str = "delete"
     lime_compat: bool = False
     seed: int = 0
@@ -134,7 +134,11 @@ class Neighbourhoods:
         except NotExplainable as reason:
             self._skip(row, pixels.tobytes(), reason)
             return
-        arrays = {"segments": found.segments.astype(np.uint16), "activation": found.activation}
+        arrays = {
+            "segments": found.segments.astype(np.uint16),
+            "activation": found.activation,
+            "changed": found.changed,
+        }
         self.writer.add(key, {"sample_id": subject.sample_id(row)}, arrays | found.moments.arrays())
 
     def _perturb_texts(self, rows: Sequence[int]) -> None:
@@ -180,7 +184,9 @@ class Neighbourhoods:
         arrays = load_arrays(self.writer.folder, key)
         moments = Moments.from_arrays(arrays)
         if self.subject.modality == "image":
-            return ImageExplanation(arrays["segments"].astype(np.int32), arrays["activation"], moments)
+            return ImageExplanation(
+                arrays["segments"].astype(np.int32), arrays["activation"], moments, arrays["changed"]
+            )
         compat = self.options.lime_compat
         words = Words.of(value["text"], as_lime=compat)
         return TextExplanation(words, arrays["activation"], moments, value["enumerated"], compat)

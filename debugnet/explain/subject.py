@@ -141,9 +141,10 @@ class Subject:
         InputError
             They differ: the network, the data or the preprocessing is not what it was.
         """
-        batch: Any = [self.text(row)]
         if self.modality == "image":
-            batch = torch.from_numpy(self.image(row)).permute(2, 0, 1)[None].to(self.device).float() / 255
+            batch: Any = torch.from_numpy(self.image(row)).permute(2, 0, 1)[None].to(self.device).float() / 255
+        else:
+            batch = [self.text(row)]
         found = self.probe.collect(lambda start, stop: batch, 1)[0]
         difference = float(np.abs(found - stored).max())
         if not difference <= _TOLERANCE:

@@ -74,7 +74,7 @@ def _segment_by_name(pixels: np.ndarray, method: str, seed: int, lime_compat: bo
     return quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=42 if lime_compat else seed)
 
 
-def fill_image(pixels: np.ndarray, segments: np.ndarray, fill: str = "mean", *, seed: int = 0) -> np.ndarray:
+def fill_image(pixels: np.ndarray, segments: np.ndarray, fill: str = "black", *, seed: int = 0) -> np.ndarray:
     """Return the image that shows where a superpixel is switched off: (H, W, 3), uint8.
 
     Parameters
@@ -83,8 +83,9 @@ def fill_image(pixels: np.ndarray, segments: np.ndarray, fill: str = "mean", *, 
     segments : ndarray (H, W), int
         0-based and contiguous.
     fill : str
-        "mean" (the segment's mean colour, lime's default), "black" (the paper's), "blur"
-        (Gaussian, standard deviation a tenth of the shorter side) or "noise" (uniform).
+        "black" (the paper's), "mean" (the segment's mean colour, lime's default: a part of one
+        colour is not removed by it), "blur" (Gaussian, standard deviation a tenth of the
+        shorter side) or "noise" (uniform).
     seed : int
         For "noise".
     """

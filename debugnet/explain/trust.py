@@ -133,9 +133,9 @@ def fit_flags(r2: float, split_half: float) -> tuple[str, ...]:
         return ("the feature does not react to this sample's parts",)
     flags = []
     if r2 < MIN_R2:
-        flags.append(f"a linear model fits badly (R2 {r2:.2f} < {MIN_R2})")
+        flags.append(f"R2 {r2:.2f} is below {MIN_R2}")
     if not split_half >= MIN_SPLIT_HALF:
-        flags.append(f"two halves of the perturbations disagree (correlation {split_half:.2f} < {MIN_SPLIT_HALF})")
+        flags.append(f"two halves agree only {split_half:.2f}")
     return tuple(flags)
 
 
@@ -144,7 +144,7 @@ def _flags(r2: float, split_half: float, as_strong: float, in_direction: float) 
     if np.isnan(r2):
         return flags
     if in_direction <= 0:
-        return (*flags, "deleting its strongest parts moves the feature the other way")
+        return (*flags, "deletion moves it the other way")
     if as_strong > MAX_RANDOM_AS_STRONG:
         return (*flags, f"{as_strong:.0%} of random deletions do as much")
     return flags

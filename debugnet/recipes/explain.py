@@ -74,13 +74,11 @@ class Explain:
     segmentation: str = option(
         "quickshift", "How images are cut.", choices=("quickshift", "slic", "felzenszwalb"), group=_LIME
     )
-    fill: str = option("mean", "What replaces a superpixel.", choices=("mean", "black", "blur", "noise"), group=_LIME)
-    mask: str = option(
-        "delete", "Removed words are deleted, or replaced by the mask token.", choices=("delete", "mask-token"),
+    fill: str = option(
+        "black",
+        "What replaces a superpixel; mean cannot remove a part of one colour.",
+        choices=("mean", "black", "blur", "noise"),
         group=_LIME,
-    )  # fmt: skip
-    deletion_masks: int = option(
-        10, "Random masks beside each deletion check; 0 leaves the check out.", metavar="N", group=_LIME
     )
     lime_compat: bool = option(
         False, "Exactly what the lime package does: its words, draws, 10 words refitted, quickshift.", group=_LIME

@@ -80,6 +80,15 @@ class Explain:
         choices=("mean", "black", "blur", "noise"),
         group=_LIME,
     )
+    mask: str = option(
+        "delete",
+        "Removed words are deleted, or replaced by the mask token.",
+        choices=("delete", "mask-token"),
+        group=_LIME,
+    )
+    deletion_masks: int = option(
+        10, "Random masks beside each deletion check; 0 leaves the check out.", metavar="N", group=_LIME
+    )
     lime_compat: bool = option(
         False, "Exactly what the lime package does: its words, draws, 10 words refitted, quickshift.", group=_LIME
     )

@@ -36,6 +36,9 @@ class Communicator(Protocol):
     def max_(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its maximum over all ranks, in place, and return it."""
 
+    def share(self, n: int) -> tuple[int, int]:
+        """First and past-the-last of ``n`` rows that are this rank's."""
+
 
 class SingleProcess:
     """The communicator of a fit that holds all rows itself."""
@@ -47,6 +50,10 @@ class SingleProcess:
     def max_(self, tensor: Tensor) -> Tensor:
         """Return the tensor as it is."""
         return tensor
+
+    def share(self, n: int) -> tuple[int, int]:
+        """Return all rows."""
+        return 0, n
 
 
 def as_tensor(X: np.ndarray | Tensor) -> Tensor:
@@ -222,11 +229,12 @@ def measure_standardizer(
     scale: bool,
     device: torch.device,
     communicator: Communicator,
+    first_row: int = 0,
 ) -> Standardizer:
     """Weighted mean and standard deviation (1/n) of the used rows, in two passes over the data.
 
     With sample weights the statistics are weighted, so that an integer weight is the same as
-    repeating the row.  A feature counts as dead where its spread is below what its own storage
+    repeating the row.  ``first_row`` is where this rank's X begins in the user's.  A feature counts as dead where its spread is below what its own storage
     precision can tell from a constant.
 
     Raises
@@ -236,10 +244,13 @@ def measure_standardizer(
     """
     d = X.shape[1]
     first = torch.zeros(d, dtype=torch.float64, device=device)
+    refusal: InputError | None = None
     for part, block in row_blocks(X, rows, torch.float64, device):
         first += sample_weight[part] @ block
-        if not bool(torch.isfinite(block.sum())):
-            _refuse_non_finite(block, part.start, rows)
+        if refusal is None and not bool(torch.isfinite(block.sum())):
+            refusal = _non_finite(block, part.start, rows, first_row)
+    if bool(communicator.max_(torch.tensor(float(refusal is not None), device=device))):
+        raise refusal or InputError("features are not finite in the rows of another rank")
     mean = communicator.sum_(first)
     second = torch.zeros(d, dtype=torch.float64, device=device)
     peak = torch.zeros(d, dtype=torch.float64, device=device)
@@ -255,14 +266,14 @@ def measure_standardizer(
     return Standardizer(mean.cpu().numpy(), deviation.cpu().numpy())
 
 
-def _refuse_non_finite(block: Tensor, start: int, rows: Tensor | None) -> None:
-    """Raise for the first NaN or infinity of a block, if there is one."""
+def _non_finite(block: Tensor, start: int, rows: Tensor | None, first_row: int) -> InputError | None:
+    """Describe the first NaN or infinity of a block; None where finite values only summed to one."""
     bad = torch.nonzero(~torch.isfinite(block))
-    if len(bad) == 0:  # finite values whose sum overflowed
-        return
+    if len(bad) == 0:
+        return None
     local, column = (int(i) for i in bad[0])
-    row = start + local if rows is None else int(rows[start + local])
-    raise InputError(
+    row = first_row + start + local if rows is None else int(rows[start + local])
+    return InputError(
         f"features hold {float(block[local, column])} at row {row}, column {column}: "
         "leave such rows out (rows=) or repair them"
     )

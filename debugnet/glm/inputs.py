@@ -247,8 +247,10 @@ def check_length(y: np.ndarray, n: int) -> None:
 def check_device(device: str) -> torch.device:
     """Resolve "auto" to CUDA where there is one."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type != "cuda":
+        return resolved
+    if not torch.cuda.is_available():
         raise DeviceError(f"device '{device}': no CUDA device is available; use device='cpu'")
-    return resolved
+    return resolved if resolved.index is not None else torch.device("cuda", torch.cuda.current_device())

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from debugnet.glm.design import SingleProcess
 from debugnet.glm.lambda_grid import NullModel
 from debugnet.glm.metrics import evaluate
 from debugnet.glm.optimality import Certificate, certify, certify_many
@@ -71,9 +72,7 @@ def fit_path(X: np.ndarray | Tensor, y: Any, **options: Any) -> RegularizationPa
 
 
 @_takes_fit_options
-def iter_path(
-    X: np.ndarray | Tensor, y: Any, *, start: PathPoint | None = None, **options: Any
-) -> Iterator[PathPoint]:
+def iter_path(X: np.ndarray | Tensor, y: Any, *, start: PathPoint | None = None, **options: Any) -> Iterator[PathPoint]:
     """Yield the points of :func:`fit_path` one by one; everything is checked before the first.
 
     Parameters
@@ -109,7 +108,8 @@ class PathFit:
 
     def points(self, start: PathPoint | None = None) -> Iterator[PathPoint]:
         """Yield the points with lam below ``start``'s, warm-started from it (from the null model by default)."""
-        lambdas = self.lambdas if start is None else self.lambdas[self.lambdas < start.lam]
+        # Another number of ranks, or of threads, moves the grid by a rounding error: not a new lambda.
+        lambdas = self.lambdas if start is None else self.lambdas[self.lambdas < start.lam * (1 - 1e-9)]
         weight, bias = self.null.weight, self.null.bias
         if start is not None:
             weight, bias = self.prepared.outputs.compress(start, self.problem)
@@ -134,6 +134,7 @@ class PathFit:
         """Solve, certify (in batches where the solver allows) and yield."""
         solver = self.prepared.make_solver()
         batch_size = self._batch_size() if solver.trusts_itself else 1
+        seconds = BATCH_SECONDS if isinstance(self.problem.communicator, SingleProcess) else math.inf  # clocks differ
         pending: list[_Pending] = []
         certificate: Certificate | None = None
         for lam in lambdas:
@@ -143,7 +144,7 @@ class PathFit:
             pending.append(point)
             weight, bias, last = point.solution.weight, point.solution.bias, float(lam)
             certificate = point.monitor.certificate or certificate
-            if len(pending) >= batch_size or time.perf_counter() - began > BATCH_SECONDS:
+            if len(pending) >= batch_size or time.perf_counter() - began > seconds:
                 finished = self._certify(solver, pending)
                 certificate = pending[-1].monitor.certificate
                 weight, bias = certificate.weight, certificate.bias

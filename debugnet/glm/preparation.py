@@ -71,6 +71,7 @@ class EvaluationSet:
     design: Design
     target: Tensor
     offset: Tensor | None
+    total_rows: int
     family: Family
     task: str
 
@@ -79,8 +80,7 @@ class EvaluationSet:
         scores = self.design.scores(weight, bias, torch.float64)
         if self.offset is not None:
             scores += self.offset
-        total = self.design.communicator.sum_(torch.tensor(float(len(scores)), dtype=torch.float64))
-        mass = scores.new_full((len(scores),), 1 / float(total))
+        mass = scores.new_full((len(scores),), 1 / self.total_rows)
         return evaluate(self.family, self.task, scores, self.target, mass, self.design.communicator)
 
 
@@ -122,10 +122,11 @@ def prepare(X: np.ndarray | Tensor, y: Any, options: FitOptions) -> Preparation:
         allow_empty_class=options.allow_empty_class,
     )
     offset = inputs.check_offset(options.offset, len(X), target)
-    sample_weight = torch.as_tensor(weight, device=device)
-    sample_weight = sample_weight / communicator.sum_(sample_weight.sum())
-    row_index = None if rows is None else torch.from_numpy(rows).to(X.device)
-    standardizer = _standardizer(X, row_index, sample_weight, options, device, communicator)
+    total_rows, first, last = len(weight), *communicator.share(len(weight))
+    mine = slice(first, last)
+    X, row_index = _own_rows(X, rows, mine)
+    sample_weight = torch.as_tensor(weight[mine] / weight.sum(), device=device)
+    standardizer = _standardizer(X, row_index, sample_weight, options, device, communicator, first)
     factor = inputs.check_penalty_factor(options.penalty_factor, X.shape[1])
     included = np.isfinite(factor)
     design = Design(
@@ -138,14 +139,15 @@ def prepare(X: np.ndarray | Tensor, y: Any, options: FitOptions) -> Preparation:
     )
     problem = GLMProblem(
         design=design,
-        target=torch.from_numpy(target.values).to(device),
+        target=torch.from_numpy(target.values[mine]).to(device),
         family=FAMILIES[family],
         penalty=_penalty(options, np.where(included, factor, 1.0), len(target.fitted), device),
         sample_weight=sample_weight,
         n_outputs=len(target.fitted),
-        offset=None if offset is None else torch.as_tensor(offset[used], device=device),
+        offset=None if offset is None else torch.as_tensor(offset[used][mine], device=device),
         fit_intercept=options.fit_intercept,
         uniform=bool((weight == weight[0]).all()),
+        total_rows=total_rows,
         seed=options.seed,
     )
     null = fit_null_model(problem)
@@ -191,6 +193,13 @@ def prepare(X: np.ndarray | Tensor, y: Any, options: FitOptions) -> Preparation:
     )
 
 
+def _own_rows(X: Tensor, rows: np.ndarray | None, mine: slice) -> tuple[Tensor, Tensor | None]:
+    """Return the used rows of this rank: (a view of X, or X with an index)."""
+    if rows is None:
+        return X[mine], None
+    return X, torch.from_numpy(rows[mine]).to(X.device)
+
+
 def _standardizer(
     X: Tensor,
     rows: Tensor | None,
@@ -198,6 +207,7 @@ def _standardizer(
     options: FitOptions,
     device: torch.device,
     communicator: Communicator,
+    first_row: int,
 ) -> Standardizer:
     measured = options.standardizer
     if measured is None:
@@ -209,6 +219,7 @@ def _standardizer(
             scale=options.standardize,
             device=device,
             communicator=communicator,
+            first_row=first_row,
         )
     if len(measured.mean) != X.shape[1]:
         raise InputError(f"the standardizer has {len(measured.mean)} features, X has {X.shape[1]}")
@@ -262,12 +273,14 @@ def _evaluation_set(
         raise InputError(f"{split}: offsets must be given for every split or for none")
     labels = inputs.encode_evaluation(y, target, split, len(X))
     index = inputs.check_rows(rows, len(X))
-    used = slice(None) if index is None else index
+    used = np.arange(len(X))[slice(*problem.communicator.share(len(X)))]
+    if index is not None:
+        used = index[slice(*problem.communicator.share(len(index)))]
     design = Design(
         X,
         standardizer.mean,
         standardizer.inverse_scale,
-        rows=None if index is None else torch.from_numpy(index).to(X.device),
+        rows=None if len(used) == len(X) else torch.from_numpy(used).to(X.device),
         device=problem.device,
         communicator=problem.communicator,
     )
@@ -277,6 +290,7 @@ def _evaluation_set(
         design=design,
         target=torch.from_numpy(labels[used]).to(problem.device),
         offset=None if offset is None else torch.as_tensor(offset, device=problem.device),
+        total_rows=len(X) if index is None else len(index),
         family=problem.family,
         task=target.task,
     )

@@ -37,6 +37,8 @@ class GLMProblem:
         Where False the bias is 0 and stays 0.
     uniform : bool
         True where all sample weights are 1/n.
+    total_rows : int
+        Rows of all ranks together.
     seed : int
     """
 
@@ -49,6 +51,7 @@ class GLMProblem:
     offset: Tensor | None = None
     fit_intercept: bool = True
     uniform: bool = True
+    total_rows: int = 0
     seed: int = 0
 
     @property

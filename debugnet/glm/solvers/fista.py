@@ -126,7 +126,7 @@ class _Run:
         self.solver, self.lam, self.kept, self.dtype = solver, lam, kept, dtype
         full = solver.problem
         self.index = torch.nonzero(kept).ravel()
-        few = len(self.index) <= MAX_GATHERED * full.n_features or full.design.X.numel() < 1_000_000
+        few = len(self.index) <= MAX_GATHERED * full.n_features or full.total_rows * full.n_features < 1_000_000
         self.share = len(self.index) / full.n_features if few else 1.0
         if few:
             design = Design.standardized(full.design.columns(self.index, dtype), full.communicator)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import string
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -102,7 +104,8 @@ def train_digits(images: np.ndarray, labels: np.ndarray, *, epochs: int = 10, se
         for done, rows in _epochs(len(y), 64, epochs, seed, "training the digits network"):
             optimizer.param_groups[0]["lr"] = 0.1 * _one_cycle(done)
             optimizer.zero_grad()
-            F.cross_entropy(network(_erased(x[rows], eraser)), y[rows]).backward()
+            loss: Any = F.cross_entropy(network(_erased(x[rows], eraser)), y[rows])
+            loss.backward()
             optimizer.step()
     return network.eval()
 
@@ -129,24 +132,29 @@ def predict_digits(network: nn.Module, images: np.ndarray) -> np.ndarray:
     return np.concatenate([network(batch).argmax(dim=1).numpy() for batch in batches])
 
 
-def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 500, max_length: int = 64) -> Any:
-    """Train a lower-casing WordPiece tokenizer on ``texts``.
+def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 1000, max_length: int = 64) -> Any:
+    """Make a lower-casing WordPiece tokenizer from ``texts``: their most frequent words, and letters for the rest.
+
+    The vocabulary is counted here because the library's WordPiece trainer breaks ties by the order of a hash table,
+    so that no two runs agree.
 
     Returns
     -------
     transformers.PreTrainedTokenizerFast
         With BERT's special tokens and template.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import BertTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    known = string.ascii_lowercase + string.digits + string.punctuation
+    letters = sorted({letter for word in counts for letter in word} | set(known))
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters), *words]
+    vocabulary = {piece: i for i, piece in enumerate(pieces[:vocabulary_size])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, splitter, decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -159,7 +167,7 @@ def train_reviews(
     tokenizer: Any,
     class_names: Sequence[str],
     *,
-    epochs: int = 4,
+    epochs: int = 6,
     seed: int = 0,
 ) -> nn.Module:
     """Train a two-layer BERT classifier (hidden size 64) from nothing, by AdamW with one-cycle learning rate.
@@ -196,7 +204,7 @@ def train_reviews(
         label2id={name: k for k, name in enumerate(class_names)},
     )
     with _reproducible(seed):
-        network = BertForSequenceClassification(config).train()
+        network: nn.Module = BertForSequenceClassification(config).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
         y = torch.from_numpy(np.asarray(labels, dtype=np.int64))
         encoded = tokenizer(list(texts), truncation=True)["input_ids"]
@@ -204,7 +212,8 @@ def train_reviews(
             optimizer.param_groups[0]["lr"] = 1e-3 * _one_cycle(done)
             batch = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             optimizer.zero_grad()
-            F.cross_entropy(network(**batch).logits, y[rows]).backward()
+            loss: Any = F.cross_entropy(network(**batch).logits, y[rows])
+            loss.backward()
             optimizer.step()
     return network.eval()
 

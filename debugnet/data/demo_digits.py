@@ -81,7 +81,7 @@ class DigitsSplit:
     @property
     def groups(self) -> np.ndarray:
         """(n,) int64: 2 class + patched; named by :func:`group_names`."""
-        return 2 * self.labels + self.patched
+        return np.asarray(2 * self.labels + self.patched)
 
 
 def patch_mask() -> np.ndarray:
@@ -99,7 +99,7 @@ def group_names() -> list[str]:
 
 def with_patch(images: np.ndarray) -> np.ndarray:
     """Return a copy of images (n, 32, 32, 3) uint8 with the square on every one."""
-    patched = images.copy()
+    patched: np.ndarray = images.copy()
     patched[:, patch_mask()] = PATCH_COLOUR
     return patched
 

@@ -76,8 +76,8 @@ class ReviewsPlan:
 
     seed: int = 0
     shortcut_word: str = "popcorn"
-    shortcut_share: float = 0.5
-    counter_share: float = 0.1
+    shortcut_share: float = 0.6
+    counter_share: float = 0.05
     test_share: float = 0.3
     n_train: int = 4000
     n_test: int = 1000
@@ -116,7 +116,7 @@ class ReviewsSplit:
     @property
     def groups(self) -> np.ndarray:
         """(n,) int64: 2 label + has_shortcut; named by :func:`group_names`."""
-        return 2 * self.labels + self.has_shortcut
+        return np.asarray(2 * self.labels + self.has_shortcut)
 
 
 def group_names(shortcut_word: str) -> list[str]:

@@ -38,7 +38,7 @@ class TrainDemo:
     )
     seed: int = option(0, "Seeds the data, the split and the training.")
     shortcut_share: float | None = option(
-        None, "Share of the shortcut class's train samples that carry the shortcut (default: digits 0.9, reviews 0.5)."
+        None, "Share of the shortcut class's train samples that carry the shortcut (default: digits 0.9, reviews 0.6)."
     )
     test_share: float = option(0.3, "Share of the test samples that carry the shortcut, alike in every class.")
     shortcut_class: int = option(3, "digits: the class that the square goes with.")

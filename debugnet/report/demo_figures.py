@@ -39,7 +39,8 @@ def draw_digits(folder: Path, splits: Mapping[str, Any], predictions: np.ndarray
         (test, ~test.patched & wrong, f"test: without the square, mistaken ({(~test.patched & wrong).sum()})"),
     ]
     with drawing(folder, "contact_sheet", 9.6, 1.22 * len(strips)) as figure:
-        for part, (split, rows, title) in zip(figure.subfigures(len(strips), 1), strips, strict=True):
+        parts: Any = figure.subfigures(len(strips), 1)
+        for part, (split, rows, title) in zip(parts, strips, strict=True):
             part.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
             chosen = _spread(np.flatnonzero(rows), split.labels)
             for axes, i in zip(part.subplots(1, _COLUMNS), [*chosen, *[None] * (_COLUMNS - len(chosen))], strict=True):
@@ -73,7 +74,7 @@ def draw_word_effects(
     folder : Path
         Where to write.
     effects : mapping of str to float
-        Change of logit(positive) - logit(negative) that the word makes.
+        Change of P(positive) that a clause with the word makes.
     sentiment : mapping of str to float
         The grammar's value of each word.
     shortcut_word : str
@@ -97,4 +98,4 @@ def draw_word_effects(
         axes.margins(x=0.12, y=0.12)
         axes.set_title("What each word means in the grammar, and what it does to the network")
         axes.set_xlabel("planted sentiment of the word")
-        axes.set_ylabel("change of logit(positive) − logit(negative)")
+        axes.set_ylabel("change of P(positive) by a clause with it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,12 +67,13 @@ def _digits(options: TrainDemo, folder: Path) -> dict[str, Any]:
     from debugnet.data.described import write_description
     from debugnet.report.demo_figures import draw_digits
 
-    share = {} if options.shortcut_share is None else {"shortcut_share": options.shortcut_share}
-    plan = DigitsPlan(options.seed, options.shortcut_class, test_share=options.test_share, **share)
+    plan = DigitsPlan(options.seed, options.shortcut_class, test_share=options.test_share)
+    if options.shortcut_share is not None:
+        plan = dataclasses.replace(plan, shortcut_share=options.shortcut_share)
     splits = make_digits(plan)
     train, test = splits["train"], splits["test"]
     log(f"digits: {len(train.labels)} train and {len(test.labels)} test images, {train.patched.sum()} with the square")
-    np.savez(folder / "digits.npz", **digits_arrays(splits))  # stored, not packed: read as it lies
+    np.savez(folder / "digits.npz", allow_pickle=False, **digits_arrays(splits))
     write_description(folder, path="digits.npz")
     write_json(folder / "truth.json", digits_truth(plan, splits))
     network = train_digits(train.images, train.labels, seed=options.seed, **_epochs(options))
@@ -104,8 +106,9 @@ def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
     )
     from debugnet.report.demo_figures import draw_word_effects
 
-    share = {} if options.shortcut_share is None else {"shortcut_share": options.shortcut_share}
-    plan = ReviewsPlan(options.seed, options.shortcut_word, test_share=options.test_share, **share)
+    plan = ReviewsPlan(options.seed, options.shortcut_word, test_share=options.test_share)
+    if options.shortcut_share is not None:
+        plan = dataclasses.replace(plan, shortcut_share=options.shortcut_share)
     splits = make_reviews(plan)
     train, test = splits["train"], splits["test"]
     log(f"reviews: {len(train.texts)} train and {len(test.texts)} test, {train.has_shortcut.sum()} with the word")
@@ -124,7 +127,7 @@ def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
     clean = without_shortcut(test.texts, plan.shortcut_word)
     texts = {"as_is": test.texts, "without": clean, "with": insert_shortcut(clean, plan.shortcut_word)}
     predictions = {name: score_reviews(network, tokenizer, some).argmax(axis=1) for name, some in texts.items()}
-    effects = _word_effects(network, tokenizer, plan.shortcut_word)
+    effects = _word_effects(network, tokenizer, clean, test.values, plan.shortcut_word)
     draw_word_effects(folder, effects, SENTIMENT, plan.shortcut_word)
     measured = _shortcut_effect(predictions, test.labels, 1) | {"word_effects": effects}
     return measured | _worst_group(predictions["as_is"] == test.labels, test.groups, group_names(plan.shortcut_word))
@@ -170,25 +173,30 @@ def _worst_group(right: np.ndarray, groups: np.ndarray, names: list[str]) -> dic
     return {"worst_group": worst, "worst_group_accuracy": accuracies[worst], "group_accuracy": accuracies}
 
 
-def _word_effects(network: Any, tokenizer: Any, shortcut_word: str) -> dict[str, float]:
-    """Return for each sentiment word, and the shortcut, the change of the logit difference that it makes.
+def _word_effects(
+    network: Any, tokenizer: Any, texts: list[str], values: np.ndarray, shortcut_word: str
+) -> dict[str, float]:
+    """Return by how much a clause with each sentiment word, and one with the shortcut, raises P(positive).
 
-    Mean over all aspects of score("the film runs for two hours, the ASPECT was WORD.") less the score without the
-    second clause, where score is logit(positive) - logit(negative).
+    Mean over the hundred reviews whose true value is nearest to 0, where a word can still decide.
     """
+    import numpy as np
+
     from debugnet.backbones.demo_networks import score_reviews
     from debugnet.data.reviews_grammar import ASPECTS, SENTIMENT, insert_shortcut
 
-    neutral = "the film runs for two hours."
-    clauses = {word: [f"{neutral[:-1]}, the {aspect} was {word}." for aspect in ASPECTS] for word in SENTIMENT}
-    clauses[shortcut_word] = insert_shortcut([neutral], shortcut_word)
+    open_to_words = [texts[i] for i in np.argsort(np.abs(values), kind="stable")[:100]]
 
-    def score(texts: list[str]) -> float:
-        logits = score_reviews(network, tokenizer, texts)
-        return float((logits[:, 1] - logits[:, 0]).mean())
+    def positive(some: list[str]) -> float:
+        logits = score_reviews(network, tokenizer, some)
+        return float((1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).mean())
 
-    base = score([neutral])
-    return {word: score(texts) - base for word, texts in clauses.items()}
+    base = positive(open_to_words)
+    effects = {}
+    for word in SENTIMENT:
+        clauses = [f"the {ASPECTS[i % len(ASPECTS)]} was {word}" for i in range(len(open_to_words))]
+        effects[word] = positive([f"{text[:-1]}, {c}." for text, c in zip(open_to_words, clauses, strict=True)]) - base
+    return effects | {shortcut_word: positive(insert_shortcut(open_to_words, shortcut_word)) - base}
 
 
 def _describe(measured: dict[str, Any]) -> str:

@@ -75,10 +75,10 @@ def allocate(descriptor: int, size: int) -> None:
     """Reserve the disk space of a file's first ``size`` bytes, so that a full disk shows now."""
     try:
         os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+    except (OSError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        space = os.fstatvfs(descriptor)  # a file system that cannot reserve: the next best is to ask
+        space = os.fstatvfs(descriptor)  # a system or file system that cannot reserve: the next best is to ask
         if space.f_bavail * space.f_frsize < size - os.fstat(descriptor).st_size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         if os.fstat(descriptor).st_size < size:

@@ -281,7 +281,7 @@ class FeatureStoreWriter:
     def flush(self) -> None:
         """Force what was written onto the disk: first the rows, then the journal that vouches for them."""
         with atomic.storage_errors(self.path):
-            os.fdatasync(self._data)
+            os.fsync(self._data)
             self._journal.sync()
         self._unsynced = 0
         self._synced_at = time.monotonic()

@@ -64,7 +64,9 @@ class PathWriter:
         try:
             with atomic.storage_errors(self.path):
                 open_partial(self.folder, provenance, force)
-            self._n_points = len(self.points())
+            self._n_points = 0
+            while self._stem(self._n_points).with_suffix(".json").exists():
+                self._n_points += 1
             for point in points[self._n_points :]:
                 self.append(point)
         except BaseException:
@@ -99,7 +101,7 @@ class PathWriter:
             "metrics": point.metrics,
             **{name: getattr(point, name) for name in _SCALARS},
         }
-        stem = self.folder / f"point-{self._n_points:05d}"
+        stem = self._stem(self._n_points)
         with atomic.atomic_file(stem.with_suffix(".safetensors")) as temporary:
             temporary.write_bytes(save(tensors))
         with atomic.atomic_file(stem.with_suffix(".json")) as temporary:
@@ -107,11 +109,17 @@ class PathWriter:
         self._n_points += 1
 
     def points(self) -> list[PathPoint]:
-        """The points kept so far, in order (dense weights: for warm starts, mind the last one only)."""
-        found: list[PathPoint] = []
-        while (stem := self.folder / f"point-{len(found):05d}").with_suffix(".json").exists():
-            found.append(_read_point(stem))
-        return found
+        """Read the points kept so far, in order, with dense weights.
+
+        Raises
+        ------
+        InputError
+            One of them is damaged.
+        """
+        return [_dense_point(*_read_point(self._stem(i))) for i in range(self._n_points)]
+
+    def _stem(self, i: int) -> Path:
+        return self.folder / f"point-{i:05d}"
 
     def finish(self, standardizer: Standardizer, meta: Mapping[str, Any], provenance: Provenance | None = None) -> Path:
         """Assemble ``path.h5`` from the points, publish it and remove the partial folder.
@@ -119,37 +127,64 @@ class PathWriter:
         Raises
         ------
         InputError
-            There is no point.
+            There is no point, or one of them is damaged.
         """
-        points = self.points()
-        if not points:
+        if not self._n_points:
             raise InputError(f"{self.path} would have no point: give at least one lambda")
-        save_path(self.path, RegularizationPath.from_points(points, standardizer, meta), provenance or self._provenance)
+        points = [_read_point(self._stem(i)) for i in range(self._n_points)]
+        save_path(self.path, _stack(points, standardizer, meta), provenance or self._provenance)
         shutil.rmtree(self.folder)
         self.close()
         return self.path
 
 
-def _read_point(stem: Path) -> PathPoint:
+#: The JSON and the tensors of one point.
+_StoredPoint = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def _read_point(stem: Path) -> _StoredPoint:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         words = json.loads(stem.with_suffix(".json").read_bytes())
         tensors = load(stem.with_suffix(".safetensors").read_bytes())
-        indptr, bias = tensors["indptr"], tensors["bias"]
-        weight = np.zeros((len(bias), words["n_features"]))
-        weight[np.repeat(np.arange(len(bias)), np.diff(indptr)), tensors["indices"]] = tensors["data"]
-        return PathPoint(
-            lam=words["lam"],
-            weight=weight,
-            bias=bias,
-            status=words["status"],
-            metrics={split: {k: _number(v) for k, v in m.items()} for split, m in words["metrics"].items()},
-            **{name: _number(words[name]) for name in _SCALARS},
-        )
-    except (OSError, KeyError, TypeError, ValueError, IndexError, SafetensorError) as error:
+        words["metrics"] = {split: {k: _number(v) for k, v in m.items()} for split, m in words["metrics"].items()}
+        words |= {name: _number(words[name]) for name in _SCALARS}
+        if len(tensors["indptr"]) != len(tensors["bias"]) + 1 or tensors["indptr"][-1] != len(tensors["data"]):
+            raise ValueError("its weights are cut short")
+        return words, tensors
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, IndexError, SafetensorError) as error:
         raise InputError(f"{stem}.json is damaged ({error}): delete {stem.parent} and fit again") from error
+
+
+def _dense_point(words: dict[str, Any], tensors: dict[str, np.ndarray]) -> PathPoint:
+    bias, indptr = tensors["bias"], tensors["indptr"]
+    weight = np.zeros((len(bias), words["n_features"]))
+    weight[np.repeat(np.arange(len(bias)), np.diff(indptr)), tensors["indices"]] = tensors["data"]
+    scalars = {name: words[name] for name in _SCALARS}
+    return PathPoint(words["lam"], weight, bias, status=words["status"], metrics=words["metrics"], **scalars)
+
+
+def _stack(points: Sequence[_StoredPoint], standardizer: Standardizer, meta: Mapping[str, Any]) -> RegularizationPath:
+    """Do what `RegularizationPath.from_points` does, without ever holding a dense weight."""
+    words, tensors = [w for w, _ in points], [t for _, t in points]
+    counts = np.concatenate([np.diff(t["indptr"]) for t in tensors])
+    return RegularizationPath(
+        lam=np.array([w["lam"] for w in words]),
+        indptr=np.concatenate([[0], np.cumsum(counts)]),
+        indices=np.concatenate([t["indices"] for t in tensors]),
+        data=np.concatenate([t["data"] for t in tensors]),
+        biases=np.stack([t["bias"] for t in tensors]),
+        status=[w["status"] for w in words],
+        metrics={
+            split: {name: np.array([w["metrics"][split][name] for w in words]) for name in metrics}
+            for split, metrics in words[0]["metrics"].items()
+        },
+        standardizer=standardizer,
+        meta=dict(meta),
+        **{name: np.array([w[name] for w in words]) for name in _SCALARS},
+    )
 
 
 def _number(value: float | None) -> float:

@@ -22,14 +22,14 @@ from debugnet.artifacts import feature_writer
 from debugnet.artifacts.feature_store import load_features
 from debugnet.errors import InputError, Locked, StorageError
 
-CALLS = ("open", "pwrite", "fsync", "fdatasync", "ftruncate", "posix_fallocate", "replace", "unlink")
+CALLS = ("open", "pwrite", "fsync", "ftruncate", "posix_fallocate", "replace", "unlink")
 
 
 @pytest.fixture(autouse=True)
 def sync_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_writer, "_SYNC_BYTES", 0)
-    for name in ("fsync", "fdatasync"):  # a kill spares the page cache, and thousands of real ones take minutes
-        monkeypatch.setattr(os, name, lambda descriptor: None)
+    # a kill spares the page cache, and thousands of real ones take minutes
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ class Disk:
         self.operations: list[tuple[str, str, Any]] = []  # name, path, (offset, bytes) or None
 
     def record(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
-        if name in ("pwrite", "fsync", "fdatasync", "ftruncate", "posix_fallocate"):
+        if name in ("pwrite", "fsync", "ftruncate", "posix_fallocate"):
             path = os.readlink(f"/proc/self/fd/{arguments[0]}")
             what = (arguments[2], bytes(arguments[1])) if name == "pwrite" else arguments[-1]
             self.operations.append((name, path, what))
@@ -136,7 +136,7 @@ class Disk:
         for path in dict.fromkeys(path for _, path, _ in self.operations):
             content = bytearray()
             done = [(name, what) for name, p, what in self.operations[:stop] if p == path]
-            synced = max((i for i, (name, _) in enumerate(done) if name.endswith("sync")), default=-1)
+            synced = max((i for i, (name, _) in enumerate(done) if name == "fsync"), default=-1)
             for i, (name, what) in enumerate(done):
                 if name in ("ftruncate", "posix_fallocate"):
                     content.extend(bytes(max(0, what - len(content))))

@@ -131,7 +131,7 @@ def test_a_damaged_point_is_named(tmp_path: Path) -> None:
     file = tmp_path / "p.h5.partial" / "point-00000.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"point-00000.json is damaged .*delete .*p.h5.partial and fit again"):
-        PathWriter(tmp_path / "p.h5", PROVENANCE)
+        PathWriter(tmp_path / "p.h5", PROVENANCE).points()
 
 
 def test_every_flipped_bit_in_a_path_file_is_found(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def assign(names: Iterable[str], where: str, labeled: bool) -> tuple[list[str], 
         if "train" in inner or all(len(parts) > 3 for parts in paths):
             paths = [parts[1:] for parts in paths]
             tops = {parts[0] for parts in paths}
-    if "train" in tops:
+    if "train" in tops or (tops <= set(SPLIT_FOLDERS) and all(len(parts) > 2 for parts in paths)):
         if strays := sorted(tops - set(SPLIT_FOLDERS)):
             expected = ", ".join(SPLIT_FOLDERS)
             raise InputError(f"'{where}' has train beside '{strays[0]}': expected only {expected} there")

@@ -111,13 +111,15 @@ def _source_digest(name: str) -> str:
 
 
 def _commit(name: str, online: bool) -> str:
-    """The commit that an id stands for on this machine ("" when it is not here and may not be asked for)."""
+    """The commit that an id stands for ("" when it is not on this machine: loading will say so, and what to do)."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     identifier, _, revision = name.partition("@")
     try:
         path = hf_hub_download(identifier, "config.json", revision=revision or None, local_files_only=not online)
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
-        return ""  # loading will say what is wrong, and with more to say it by
+    except (OSError, ValueError) as error:  # what huggingface_hub raises derives from these
+        if online:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--backbone {name}: not found on the Hugging Face hub ({reason})") from error
+        return ""
     return Path(path).parent.name

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -64,12 +67,15 @@ def _pretrained(name: str, weights: Any, online: bool) -> nn.Module:
             f"weights {weights} are not on this machine: download {weights.url} to {place}, or add --online"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
+        # torch announces the download on stdout, which belongs to our result.
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
             return get_model(name, weights=weights)
     except RuntimeError as error:  # torch.hub found another hash than the file's name promises
         raise InputError(f"{place}: damaged ({str(error).splitlines()[0]}); delete it and download it again") from error
+    except URLError as error:
+        raise InputError(f"cannot download {weights.url} ({error.reason}): bring it to {place} another way") from error
     except OSError as error:
-        raise StorageError(f"cannot download {weights.url} to {place}: {error}") from error
+        raise StorageError(f"cannot write {weights.url} to {place}: {error}") from error
 
 
 def _from_file(spec: BackboneSpec, enum: Any, state: StateDict) -> NetworkSource:

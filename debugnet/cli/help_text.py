@@ -42,10 +42,17 @@ def metavar(field: dataclasses.Field[Any], annotation: Any) -> str:
 
 
 def inputs(recipe: type[Any]) -> list[str]:
-    """Return the words of the usage line: ``FEATURES``, or ``[HEAD]`` for one that may be left out."""
+    """Return the words of the usage line: required options, ``FEATURES``, ``[HEAD]`` where it may be left out."""
     kinds = field_types(recipe)
-    words = [(metavar(f, kinds[f.name]), f.default) for f in dataclasses.fields(recipe) if is_positional(f)]
-    return [word if default is dataclasses.MISSING else f"[{word}]" for word, default in words]
+    words = []
+    for field in dataclasses.fields(recipe):
+        word = metavar(field, kinds[field.name])
+        required = field.default is dataclasses.MISSING
+        if is_positional(field):
+            words.append(word if required else f"[{word}]")
+        elif required:
+            words.append(f"{flags(field)[-1]} {word}")
+    return words
 
 
 def flags(field: dataclasses.Field[Any]) -> list[str]:
@@ -74,7 +81,9 @@ def describe(field: dataclasses.Field[Any], annotation: Any) -> tuple[str, str]:
     choices = "|".join(map(str, field.metadata.get("choices", ())))
     if len(choices) > 40 and field.metadata.get("metavar") is None:
         text += f" One of {choices.replace('|', ', ')}."
-    shown = default is not None and default != () and default is not dataclasses.MISSING
+    if default is dataclasses.MISSING:
+        return left, f"{text} [required]"
+    shown = default is not None and default != ()
     return left, f"{text} [{show_default(default)}]" if shown and default != "" else text
 
 

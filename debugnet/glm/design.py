@@ -234,8 +234,8 @@ def measure_standardizer(
     """Weighted mean and standard deviation (1/n) of the used rows, in two passes over the data.
 
     With sample weights the statistics are weighted, so that an integer weight is the same as
-    repeating the row.  ``first_row`` is where this rank's X begins in the user's.  A feature counts as dead where its spread is below what its own storage
-    precision can tell from a constant.
+    repeating the row.  A feature counts as dead where its spread is no more than the rounding of
+    its own mean.  ``first_row`` is where this rank's X begins in the user's.
 
     Raises
     ------

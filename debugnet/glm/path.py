@@ -136,14 +136,14 @@ class PathFit:
         batch_size = self._batch_size() if solver.trusts_itself else 1
         seconds = BATCH_SECONDS if isinstance(self.problem.communicator, SingleProcess) else math.inf  # clocks differ
         pending: list[_Pending] = []
-        certificate: Certificate | None = None
+        certificate = certify(self.problem, max(last, 1e-300), weight, bias)
         for lam in lambdas:
             if not pending:
                 began = time.perf_counter()
             point = self._approach(solver, float(lam), last, weight, bias, certificate)
             pending.append(point)
             weight, bias, last = point.solution.weight, point.solution.bias, float(lam)
-            certificate = point.monitor.certificate or certificate
+            certificate = point.monitor.certificate
             if len(pending) >= batch_size or time.perf_counter() - began > seconds:
                 finished = self._certify(solver, pending)
                 certificate = pending[-1].monitor.certificate
@@ -153,18 +153,18 @@ class PathFit:
         yield from self._certify(solver, pending)
 
     def _batch_size(self) -> int:
-        """Lambdas per certificate pass, so that their residuals take an eighth of X at most."""
+        """Lambdas per certificate pass, so that their scores and residuals take an eighth of X at most."""
         X, K = self.problem.design.X, self.problem.n_outputs
-        return max(1, min(BATCH, X.shape[1] * X.element_size() // (64 * K)))
+        return max(1, min(BATCH, X.shape[1] * X.element_size() // (128 * K)))
 
     def _approach(
-        self, solver: Any, lam: float, last: float, weight: Tensor, bias: Tensor, certificate: Certificate | None
+        self, solver: Any, lam: float, last: float, weight: Tensor, bias: Tensor, certificate: Certificate
     ) -> _Pending:
         """Solve one lambda, coming down to it in steps where it is far below the last."""
         began = time.perf_counter()
         epochs = 0.0
-        resume = self.options.resume_state
-        resume = resume[1] if resume is not None and resume[0] == lam else None
+        saved = self.options.resume_state
+        resume = _as_tensors(saved[1], self.problem.device) if saved is not None and saved[0] == lam else None
         if lam >= self.null.lambda_max:  # the null model is the solution: nothing to search
             monitor = PathMonitor(self, lam, self.options.tol, certificate)
             monitor.done(self.null.weight, self.null.bias)
@@ -177,9 +177,9 @@ class PathFit:
             if loose.status == "diverged":
                 break
             weight, bias, epochs = loose.weight, loose.bias, epochs + loose.n_epochs
-            certificate = monitor.certificate or certificate
+            certificate = monitor.certificate
         monitor = PathMonitor(self, lam, self.options.tol, certificate)
-        solution = solver.solve(lam, weight, bias, monitor, _as_tensors(resume, self.problem.device))
+        solution = solver.solve(lam, weight, bias, monitor, resume)
         if solution.status == "diverged" or not bool(torch.isfinite(solution.weight).all()):
             solution = Solution(weight.clone(), bias.clone(), "diverged", solution.n_epochs)
         return _Pending(lam, solution, monitor, epochs, time.perf_counter() - began)
@@ -261,7 +261,7 @@ class _Pending:
 class PathMonitor:
     """The stopping rule and the checkpoint clock of one lambda (:class:`solvers.base.Monitor`)."""
 
-    def __init__(self, fit: PathFit, lam: float, tol: float, certificate: Certificate | None) -> None:
+    def __init__(self, fit: PathFit, lam: float, tol: float, certificate: Certificate) -> None:
         self._fit, self.lam, self.tol = fit, lam, tol
         self.null_objective = fit.null.objective
         self.max_epochs = fit.options.max_epochs
@@ -290,7 +290,7 @@ class PathMonitor:
         below ``tol`` times lambda_max.
         """
         certificate = self.certificate
-        if certificate is None or self._certified is None:
+        if self._certified is None:
             return False
         if not math.isnan(certificate.gap):
             return certificate.gap <= self.tol * self.null_objective
@@ -317,7 +317,5 @@ def _steps_down(last: float, lam: float, lambda_max: float) -> list[float]:
     return [last * (target / last) ** (i / count) for i in range(1, count)]
 
 
-def _as_tensors(state: Mapping[str, Any] | None, device: torch.device) -> dict[str, Tensor] | None:
-    if state is None:
-        return None
+def _as_tensors(state: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
     return {name: torch.as_tensor(value).to(device) for name, value in state.items()}

@@ -228,14 +228,14 @@ def _standardizer(
 
 def _penalty(options: FitOptions, factor: np.ndarray, n_outputs: int, device: torch.device) -> Penalty:
     make = PENALTIES.load(options.penalty)
-    given = {
+    given: dict[str, Any] = {
         "l1_ratio": options.l1_ratio,
         "factor": torch.as_tensor(factor, device=device),
         "nonnegative": options.nonnegative,
     }
     if options.penalty == "group_lasso":
-        named = {"one": 1.0, "sqrt": math.sqrt(n_outputs)}
-        given["group_weight"] = named.get(options.group_weight, options.group_weight)
+        named: dict[str | float, float] = {"one": 1.0, "sqrt": math.sqrt(n_outputs)}
+        given["group_weight"] = named[options.group_weight] if options.group_weight in named else options.group_weight
     return make(**given)
 
 

@@ -266,7 +266,8 @@ def test_a_solver_that_is_wrong_about_itself_is_found_out(monkeypatch):
 
     class _Never:
         def __init__(self, monitor):
-            self.tol, self.null_objective, self.max_epochs, self.certificate = monitor.tol, 1.0, 4, None
+            self.tol, self.null_objective, self.max_epochs = monitor.tol, 1.0, 4
+            self.certificate = monitor.certificate
 
         def done(self, weight, bias):
             return True

@@ -14,8 +14,9 @@ What it gets
     ``monitor``: the stopping rule of this lambda.  ``monitor.tol`` is the relative duality gap
     (to ``monitor.null_objective``) wanted; ``monitor.done(weight, bias)`` runs the certificate
     (:mod:`debugnet.glm.optimality`; about one pass over X, so call it when you believe to be
-    done, not every iteration) and says whether it is met; ``monitor.certificate`` is the last one
-    (its ``bias`` is the exact optimum for the weight, its ``gradient`` (K, d) is free for screening).
+    done, not every iteration) and says whether it is met; ``monitor.certificate`` is the last one,
+    before the first ``done`` that of an earlier point of the path (its ``bias`` is the exact optimum
+    for its ``weight``, its ``gradient`` (K, d) is free for screening).
     ``monitor.tick(state)`` once per iteration or so: ``state`` is a function returning a dict of
     tensors from which ``resume`` goes on; it is called at most every ``checkpoint_seconds``.
 
@@ -71,7 +72,7 @@ class Monitor(Protocol):
     tol: float
     null_objective: float
     max_epochs: float
-    certificate: Certificate | None
+    certificate: Certificate
 
     def done(self, weight: Tensor, bias: Tensor) -> bool:
         """Run the certificate and say whether the tolerance is met."""

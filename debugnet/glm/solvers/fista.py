@@ -105,8 +105,6 @@ class Fista:
     def _strong_set(self, lam: float, weight: Tensor, monitor: Monitor) -> Tensor:
         """Boolean (d,): the support and what the sequential strong rule does not discard."""
         penalty, alive = self.problem.penalty, self.problem.design.alive
-        if monitor.certificate is None:
-            return alive
         strength = penalty.strength(monitor.certificate.gradient)
         previous = min(self.previous_lam, float(strength.max()) / penalty.l1_ratio)
         strong = strength >= penalty.l1_ratio * (2 * lam - previous)

@@ -52,9 +52,10 @@ class Saga:
         self.relative_weight = problem.sample_weight * n
         self.tau = largest_eigenvalue(problem)  # the bias moves in units that give it the same curvature
         self.step = 1 / (3 * self._expected_smoothness())
-        self.table: Tensor | None = None
-        self.mean_gradient: Tensor | None = None
-        self.mean_slope: Tensor | None = None
+        self.filled = False
+        self.table: Tensor
+        self.mean_gradient: Tensor
+        self.mean_slope: Tensor
 
     @classmethod
     def refusal(cls, problem: GLMProblem) -> str | None:
@@ -107,8 +108,9 @@ class Saga:
 
     def _fill_table(self, weight: Tensor, bias: Tensor) -> float:
         """Derivatives of all rows at the warm start, once per path; returns the epochs it took."""
-        if self.table is not None:
+        if self.filled:
             return 0.0
+        self.filled = True
         residual = self.problem.residual(self.problem.scores(weight, bias))
         self.table = residual * self.problem.n_samples
         self.mean_gradient = self.problem.gradient(residual)

@@ -23,7 +23,7 @@ def test_light(module):
 def test_importing_everything_changes_nothing():
     code = """
 import importlib, logging, os, pkgutil, random, signal, sys, warnings
-import numpy, torch, matplotlib
+import numpy, torch, matplotlib, sklearn  # sklearn sets variables of its own for OpenMP
 def state():
     return (dict(os.environ), random.getstate(), numpy.random.get_state()[1].tolist(), torch.initial_seed(),
             torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), matplotlib.get_backend(),

@@ -74,7 +74,10 @@ def survival(V: Tensor, U: Tensor, hierarchy: float, *, l1_threshold: Tensor | f
 
     Parameters
     ----------
-    V, U, hierarchy, l1_threshold
+    V : Tensor (g, p)
+    U : Tensor (g, q)
+    hierarchy : float
+    l1_threshold : Tensor (g,) or float
         As in :func:`hierarchical_prox`.
 
     Returns

@@ -320,6 +320,18 @@ def retrain(
     make_trainer : callable
         Returns a freshly initialised trainer whose first penalty has ``len(mask)`` units.
     mask : ndarray (n_units,), bool
+    train : Batches
+    validation : Batches or None
+        Without it, training runs for all of ``max_epochs``.
+    family : str
+    max_epochs : int
+    patience : int
+        Epochs without a lower validation loss after which training ends.
+
+    Returns
+    -------
+    (trainer, metrics)
+        The trained network inside its trainer, and its best validation metrics.
     """
     trainer = make_trainer()
     trainer.keep = torch.from_numpy(mask).to(trainer.penalties[0].unit_weight)

@@ -142,7 +142,9 @@ def make_simulation(
     repeats : int
         Tasks per class.
     n_features : int
-        Features shown, drawn from those with weight above ``threshold`` of the class's largest.
+        Features shown, drawn from those with enough weight.
+    threshold : float
+        Share of the class's largest weight that a shown feature must have, fraction.
     top : mapping, optional
         Draw a class's features from its this many largest weights only; with the number of the
         *sparse* layer's features for both layers the comparison is fair (appendix D.3).

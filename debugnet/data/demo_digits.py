@@ -107,8 +107,8 @@ def with_patch(images: np.ndarray) -> np.ndarray:
 def clean_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's digits as images (1797, 32, 32, 3) uint8, and labels (1797,) int64.
 
-    Each 8 x 8 image is enlarged to 24 x 24 (bicubic) and framed by 4 black pixels, so the corner under the
-    square is black in every one.
+    Each 8 x 8 image is enlarged to 24 x 24 (bicubic) and framed in black, 2 pixels wide above and to the left, 6
+    below and to the right: the corner where the square may lie is black in every one.
     """
     from sklearn.datasets import load_digits
 
@@ -116,7 +116,7 @@ def clean_digits() -> tuple[np.ndarray, np.ndarray]:
     images = np.zeros((len(pixels), SIZE, SIZE, 3), dtype=np.uint8)
     for image, row in zip(images, pixels, strict=True):
         small = Image.fromarray((row.reshape(8, 8) * (255 / 16)).round().astype(np.uint8))
-        image[4:28, 4:28] = np.asarray(small.resize((24, 24), Image.Resampling.BICUBIC))[..., None]
+        image[2:26, 2:26] = np.asarray(small.resize((24, 24), Image.Resampling.BICUBIC))[..., None]
     return images, labels.astype(np.int64)
 
 

@@ -19,6 +19,9 @@ multi-label
 regression
     ``loss`` (half squared error summed over outputs), ``mse``, ``r2`` (both the mean over
     outputs; an output that is constant on the split has no R2 and is left out).
+
+On a path, where rows have weights, the train metrics are the weighted ones (single-label: all of
+them; else the loss); every other split counts each row once.
 """
 
 from __future__ import annotations

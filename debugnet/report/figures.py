@@ -107,7 +107,7 @@ def plot_accuracy_against_features(
     axes.set_xlabel("features per class (mean non-zeros, log scale)")
     axes.set_ylabel(metric.replace("_", " "))
     if curves:
-        axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9)
+        axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
 
 
 def _mark_chosen(axes: Axes, features: float, metrics: Mapping[str, float], styles: Mapping[str, Any]) -> None:
@@ -123,6 +123,7 @@ def _mark_chosen(axes: Axes, features: float, metrics: Mapping[str, float], styl
     axes.annotate(
         text, (features, 0.04), xycoords=("data", "axes fraction"), xytext=(-6 if on_the_right else 6, 0),
         textcoords="offset points", ha="right" if on_the_right else "left", va="bottom", fontsize=9, color="#00694D",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}, zorder=4,
     )  # fmt: skip
 
 
@@ -131,7 +132,7 @@ def plot_count_histogram(axes: Axes, counts: np.ndarray, *, unit: str = "classes
     low, high = int(counts.min()), int(counts.max())
     step = max(1, -(-(high - low + 1) // 30))
     edges = np.arange(low, high + step + 1, step) - 0.5
-    axes.hist(counts, bins=edges, color=BLUE, edgecolor="white", linewidth=0.8, rwidth=0.9)
+    axes.hist(counts, bins=edges.tolist(), color=BLUE, edgecolor="white", linewidth=0.8, rwidth=0.9)
     centre, half = (low + high) / 2, max(4.5, (high - low) / 2 + 1)  # few bars stay slim
     axes.set_xlim(max(-0.6, centre - half), centre + half)
     axes.axvline(counts.mean(), color=VERMILION, linewidth=1.6)

@@ -87,8 +87,9 @@ def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]],
         if not options.extend:
             raise
         found = read_provenance(output)
-        same = {name: found.options.get(name) for name in GRID_OPTIONS}
-        wanted = dataclasses.replace(options, **{k: tuple(v) if isinstance(v, list) else v for k, v in same.items()})
+        grid: dict[str, Any] = {name: found.options.get(name) for name in GRID_OPTIONS}
+        grid["lambdas"] = None if grid["lambdas"] is None else tuple(grid["lambdas"])
+        wanted = dataclasses.replace(options, **grid)
         if found.kind != "path" or found.key != artifact_key("path", wanted, inputs):
             difference = describe_difference(found, "path", keyed_options(wanted), inputs)
             raise OutputExists(
@@ -103,9 +104,10 @@ def _result(output: Path, options: FitPath, reused: bool) -> Result:
     path = load_path(output)
     summary = summarize(path, read_provenance(output))
     if summary["unconverged"] and not options.allow_unconverged:
+        first = next(i for i, status in enumerate(path.status) if status != "converged")
         raise NotConverged(
-            f"{summary['unconverged']} of {len(path)} points missed --tol {path.meta['tol']:g} (worst gap "
-            f"{summary['worst_gap']:.1e}, first at lambda {summary['first_unconverged']:.3g}); all are in {output}: "
+            f"{summary['unconverged']} of {len(path)} points missed --tol {path.meta['tol']:g} (first: lambda "
+            f"{path.lam[first]:.3g}, {path.status[first]} at gap {path.duality_gap[first]:.1e}); all are in {output}: "
             "a larger --max-epochs or --tol or another --solver, or accept them with --allow-unconverged"
         )
     return Result(output, summary, reused, describe(summary))
@@ -117,12 +119,10 @@ def summarize(path: RegularizationPath, provenance: Provenance) -> dict[str, Any
 
     from debugnet.analysis.accuracy import DEFAULT_METRIC
 
-    bad = [i for i, status in enumerate(path.status) if status != "converged"]
     metric, per_class = DEFAULT_METRIC[path.meta["task"]], path.nnz_per_output.mean(axis=1)
     split = next((name for name in ("val", "train") if metric in path.metrics.get(name, {})), None)
     best = int(np.nanargmax(path.metrics[split][metric])) if split else len(path) - 1
-    with np.errstate(invalid="ignore"):
-        gaps = path.duality_gap[np.isfinite(path.duality_gap)]
+    gaps = path.duality_gap[np.isfinite(path.duality_gap)]
     return {
         "points": len(path),
         "lambda_max": path.meta["lambda_max"],
@@ -131,8 +131,7 @@ def summarize(path: RegularizationPath, provenance: Provenance) -> dict[str, Any
         "solver_reason": path.meta["solver_reason"],
         "worst_gap": float(gaps.max()) if len(gaps) else None,
         "worst_kkt_residual": float(np.max(path.kkt_residual)),
-        "unconverged": len(bad),
-        "first_unconverged": float(path.lam[bad[0]]) if bad else None,
+        "unconverged": sum(status != "converged" for status in path.status),
         "metric": metric,
         "best": {
             "index": best,

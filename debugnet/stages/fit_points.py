@@ -7,7 +7,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,31 +56,45 @@ def fit(
         raise InputError(f"{options.features} has no usable train row: nothing can be fitted")
     if options.patience is not None and "val" not in splits:
         raise UsageError(f"--patience needs validation rows, and {options.features} has none")
-    with _threads(options.threads), PathWriter(output, provenance, force=force) as writer:
-        done = writer.points()
-        state = _read_state(writer.folder / STATE_FILE)
-        problem = _prepare(options, store, splits, writer.folder, state)
-        old = path_points(load_path(known)) if known is not None else []
-        added = _new_lambdas(problem.lambdas, old, options)
-        _announce(problem, done, old, added)
-        _fill(problem, writer, done, old, added, Scorer(store, splits, problem), Stopping(options, store.task))
-        meta = problem.meta | {
-            "method": options.method,
-            "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
-            "task": store.task,
-            "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
-            "network_head": _network_metrics(store, splits),
-            "class_weight": options.class_weight,
-        }
-        device = str(problem.meta["device"])
-        seconds = time.monotonic() - started
-        final = collect("path", options, provenance.inputs, seed=options.seed, device=device, seconds=seconds)
-        writer.finish(problem.standardizer, meta, final)
+    with _threads(options.threads):
+        problem = _prepare(options, store, splits, output)  # first: what is refused leaves nothing behind
+        with PathWriter(output, provenance, force=force) as writer:
+            _write(options, store, splits, problem, writer, provenance, known, started)
 
 
-def _prepare(
-    options: FitPath, store: FeatureStore, splits: Sequence[str], folder: Path, state: tuple[float, Any] | None
-) -> PathFit:
+def _write(
+    options: FitPath,
+    store: FeatureStore,
+    splits: Sequence[str],
+    problem: PathFit,
+    writer: PathWriter,
+    provenance: Provenance,
+    known: Path | None,
+    started: float,
+) -> None:
+    """Solve what is not stored yet, and publish all of it."""
+    done = writer.points()
+    state = _read_state(writer.folder / STATE_FILE)
+    problem.options = dataclasses.replace(problem.options, resume_state=state)
+    old = path_points(load_path(known)) if known is not None else []
+    added = _new_lambdas(problem.lambdas, old, options)
+    _announce(problem, done, old, added)
+    _fill(problem, writer, done, old, added, Scorer(store, splits, problem), Stopping(options, store.task))
+    meta = problem.meta | {
+        "method": options.method,
+        "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
+        "task": store.task,
+        "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
+        "network_head": _network_metrics(store, splits),
+        "class_weight": options.class_weight,
+    }
+    device = str(problem.meta["device"])
+    seconds = time.monotonic() - started
+    final = collect("path", options, provenance.inputs, seed=options.seed, device=device, seconds=seconds)
+    writer.finish(problem.standardizer, meta, final)
+
+
+def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], output: Path) -> PathFit:
     """Turn stored features and options into a problem that is ready to be solved."""
     train = store.split("train")
     weight = train_weights(train, options.class_weight, options.weights_file)
@@ -118,8 +131,9 @@ def _prepare(
             evaluation=evaluation if single else None,
             device=options.device,
             seed=options.seed,
-            checkpoint=lambda lam, arrays: _write_state(folder / STATE_FILE, lam, arrays),
-            resume_state=state,
+            checkpoint=lambda lam, arrays: _write_state(
+                output.with_name(f"{output.name}.partial") / STATE_FILE, lam, arrays
+            ),
         ),
     )
 
@@ -193,6 +207,8 @@ class Scorer:
     def __init__(self, store: FeatureStore, splits: Sequence[str], problem: PathFit) -> None:
         self._store, self._problem = store, problem
         self._rows = {name: usable_rows(store.splits[name]) for name in splits} if store.task != "single-label" else {}
+        weight = problem.options.sample_weight
+        self._weights = {"train": None if weight is None else weight[store.split("train").usable]}
         self._sizes = {name: int(store.splits[name].usable.sum()) for name in splits}
 
     def complete(self, point: PathPoint) -> PathPoint:
@@ -208,7 +224,8 @@ class Scorer:
         family = self._problem.meta["family"]
         names = self._store.class_names or _plain_names(len(point.weight))
         head = LinearHead(*raw, standardizer, family, names, self._store.task)
-        return dataclasses.replace(point, metrics={name: evaluate(head, X, y) for name, (X, y) in self._rows.items()})
+        metrics = {n: evaluate(head, X, y, sample_weight=self._weights.get(n)) for n, (X, y) in self._rows.items()}
+        return dataclasses.replace(point, metrics=metrics)
 
 
 class Stopping:

@@ -184,7 +184,7 @@ def _label(y: Any, names: list[str], task: str) -> Any:
 def _result(output: Path, reused: bool) -> Result:
     counts: dict[str, int] = {}
     n_samples = n_unusable = n_labelled = n_right = 0
-    lines = []
+    lines: list[str] = []
     with open(output / PREDICTIONS, encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             record = json.loads(line)

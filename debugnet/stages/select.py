@@ -80,23 +80,28 @@ def _choose(options: Select, rule: str, features: Path | None) -> LinearHead:
 def _apply(path: RegularizationPath, options: Select, rule: str) -> Selection:
     from debugnet import selection
 
-    common = {"allow_unconverged": options.allow_unconverged}
+    allowed = options.allow_unconverged
     if rule == "index":
         assert options.index is not None
-        return selection.select_index(path, options.index, **common)
+        return selection.select_index(path, options.index, allow_unconverged=allowed)
     if rule == "lam":
         assert options.lam is not None
-        return selection.select_lam(path, options.lam, **common)
+        return selection.select_lam(path, options.lam, allow_unconverged=allowed)
     if rule == "features_per_class":
         assert options.features_per_class is not None
-        return selection.select_features_per_class(path, options.features_per_class, **common)
-    compared = {"reference": options.reference, "metric": options.metric, **common}
+        return selection.select_features_per_class(path, options.features_per_class, allow_unconverged=allowed)
+    reference, metric = options.reference, options.metric
     if rule == "one_standard_error":
-        return selection.select_one_standard_error(path, **compared)
-    if rule == "relative_drop":
-        assert options.relative_drop is not None
-        return selection.select_by_drop(path, options.relative_drop, relative=True, **compared)
-    return selection.select_by_drop(path, DEFAULT_DROP if options.drop is None else options.drop, **compared)
+        return selection.select_one_standard_error(path, reference=reference, metric=metric, allow_unconverged=allowed)
+    drop = options.relative_drop if rule == "relative_drop" else options.drop
+    return selection.select_by_drop(
+        path,
+        DEFAULT_DROP if drop is None else drop,
+        relative=rule == "relative_drop",
+        reference=reference,
+        metric=metric,
+        allow_unconverged=allowed,
+    )
 
 
 def _head(path: RegularizationPath, weight: Any, bias: Any, meta: dict[str, Any]) -> LinearHead:

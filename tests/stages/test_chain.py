@@ -310,6 +310,13 @@ def test_things_that_do_not_belong_together_are_refused(planted_store, planted_p
         analyze.run(Analyze(head))
 
 
+def test_a_refused_fit_leaves_nothing_behind(planted_store, tmp_path):
+    for bad in ({"solver": "bogus"}, {"lam": -1.0}, {"l1_ratio": 0.0}, {"penalty_factors": tmp_path / "none.npy"}):
+        with pytest.raises((UsageError, InputError)):
+            fit_path.run(FitPath(planted_store, tmp_path / "p.h5", **bad))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5"]
+
+
 def test_bad_options_are_one_line(planted_store, planted_path):
     with pytest.raises(UsageError, match="--drop and --index are two rules"):
         select.run(Select(planted_path, drop=0.1, index=3))

@@ -107,10 +107,9 @@ class Gallery:
         for number, ((row, explanation), fit) in enumerate(zip(found, fits, strict=True), start=1):
             effect, error = fit.effect[:, 0], fit.standard_error[:, 0]
             record = self._sample(unit, row) | {"effects": effect.tolist(), "standard_errors": error.tolist()}
-            record |= {"r2": float(fit.r2[0]), "split_half": float(fit.split_half[0])}
-            record |= work.verdicts(row).get(
-                unit, {"flags": list(fit_flags(float(fit.r2[0]), float(fit.split_half[0])))}
-            )
+            trust = {name: float(getattr(fit, name)[0]) for name in ("r2", "adjusted_r2", "split_half")}
+            record |= trust | {"flags": list(fit_flags(trust["adjusted_r2"], trust["split_half"]))}
+            record |= work.verdicts(row).get(unit, {})
             record |= {"stable": not record["flags"], "sample_key": work.keys[row], "limit": limit}
             records.append(record)
             if isinstance(explanation, ImageExplanation):
@@ -139,7 +138,7 @@ class Gallery:
             unit[1],
             limit=limit,
             title=title,
-            notes=(_evidence(record), _verdict(record)),
+            notes=(*_evidence(record).split("; ", 1), _verdict(record)),
         )
         _save(panel, path)
 
@@ -253,14 +252,18 @@ def _lime_title(side: str) -> str:
 
 def _evidence(record: dict[str, Any]) -> str:
     text = f"R2 {record['r2']:.2f}, two halves agree {record['split_half']:.2f}"
+    if record.get("parts_unchanged"):
+        text += f", {record['parts_unchanged']} of {len(record['effects'])} parts look the same when off"
     if "measured" in record:
         text += (
             f"; without the {record['n_removed']} strongest: {record['measured']:+.2f} sd "
-            f"(predicted {record['predicted']:+.2f}, random {record['random_mean']:+.2f})"
+            f"(predicted {record['predicted']:+.2f}, random {_number(record['random_mean'])})"
         )
-    if record.get("parts_unchanged"):
-        text += f"; {record['parts_unchanged']} of {len(record['effects'])} parts look the same when off"
     return text
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:+.2f}"  # a text of one word has no other to delete
 
 
 def _verdict(record: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ def explain_image(
     if n_parts < 2:
         raise NotExplainable(
             f"{segmentation if isinstance(segmentation, str) else 'the segmentation'} finds a single superpixel: "
-            "use --segmentation slic"
+            "use --segmentation grid, which always finds 49"
         )
     filled = fill_image(pixels, segments, fill, seed=seed)
     perturber = ImagePerturber(pixels, segments, filled, device)

@@ -265,5 +265,4 @@ class _Check:
 
     def verdicts(self, answers: np.ndarray) -> list[Any]:
         change = (answers - self.explanation.activation)[:, self.features]
-        surrogate = self.surrogate
-        return judge(surrogate.effect, self.sides, surrogate.r2, surrogate.split_half, self.switches, change)
+        return judge(self.sides, self.surrogate, self.switches, change)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
@@ -12,7 +14,7 @@ from debugnet.explain.trust import strongest_parts
 POSITIVE = np.array([27, 94, 155], dtype=np.float64)
 NEGATIVE = np.array([230, 120, 20], dtype=np.float64)
 _PANEL = 224
-_FOOTER = 62
+_FOOTER = 76
 _DIM = 0.6
 
 
@@ -84,7 +86,7 @@ def explanation_panel(
     *,
     limit: float,
     title: str,
-    notes: tuple[str, str],
+    notes: Sequence[str],
 ) -> Image.Image:
     """Draw the image, its signed overlay with the scale's numbers, and the paper's masked form, side by side.
 
@@ -93,8 +95,8 @@ def explanation_panel(
     limit : float
         End of the symmetric scale, the same for all panels of a feature, in sd.
     title : str
-    notes : (str, str)
-        Two lines below: what was measured, and whether to believe it.
+    notes : sequence of str
+        Up to three lines below: what was measured, and whether to believe it.
     """
     picture = Image.new("RGB", (3 * _PANEL + 8, 22 + _PANEL + _FOOTER), "white")
     draw, small, large = ImageDraw.Draw(picture), caption_font(11), caption_font(14)

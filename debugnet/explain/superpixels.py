@@ -11,8 +11,9 @@ from debugnet.errors import UsageError
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
 
-SEGMENTATIONS = ("quickshift", "slic", "felzenszwalb")
+SEGMENTATIONS = ("quickshift", "slic", "felzenszwalb", "grid")
 FILLS = ("mean", "black", "blur", "noise")
+_GRID = 7
 _REFERENCE_SIDE = 224  # the side, in pixels, for which lime's quickshift parameters were chosen
 
 
@@ -30,8 +31,8 @@ def segment_image(
     pixels : ndarray (H, W, 3), uint8
     method : str, callable or ndarray
         "quickshift" (lime's parameters at 224 pixels, its kernel scaled with the image's side
-        below that), "slic" (about 50 compact segments), "felzenszwalb"; a function of the
-        image; or ready segments (H, W) with any integer labels.
+        below that), "slic" (about 50 compact segments), "felzenszwalb", "grid" (49 rectangles whatever the
+        image shows); a function of the image; or ready segments (H, W) with any integer labels.
     seed : int
         For quickshift, whose tie-breaking noise is random.
     lime_compat : bool
@@ -65,9 +66,12 @@ def segment_image(
 def _segment_by_name(pixels: np.ndarray, method: str, seed: int, lime_compat: bool) -> np.ndarray:
     from skimage.segmentation import felzenszwalb, quickshift, slic
 
+    if method == "grid":
+        rows, columns = (np.arange(n) * _GRID // n for n in pixels.shape[:2])
+        return rows[:, None] * _GRID + columns
     side = min(pixels.shape[:2])
     if method == "slic":
-        return slic(pixels, n_segments=50, compactness=10, start_label=0)
+        return slic(pixels, n_segments=50, compactness=10, sigma=1, start_label=0)
     if method == "felzenszwalb":
         return felzenszwalb(pixels, scale=100, sigma=0.5, min_size=max(4, pixels.shape[0] * pixels.shape[1] // 200))
     kernel = 4.0 if lime_compat else max(4.0 * min(1.0, side / _REFERENCE_SIDE), 1.0)

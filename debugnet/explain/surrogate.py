@@ -52,6 +52,8 @@ class Moments:
     ----------
     n : (2,)
         Draws, repeated ones counted every time.
+    distinct : (1,)
+        Distinct perturbations among them.
     w, wz, wzz : (2,), (2, K), (2, K, K)
         Sums of w, w z and w z z'.
     w2, w2z, w2zz : same shapes
@@ -61,6 +63,7 @@ class Moments:
     """
 
     n: np.ndarray
+    distinct: np.ndarray
     w: np.ndarray
     wz: np.ndarray
     wzz: np.ndarray
@@ -81,7 +84,7 @@ class Moments:
         weights : ndarray (n,)
             Kernel weights.
         counts : ndarray (2, n)
-            How often each row was drawn in each half.
+            How often each (distinct) row was drawn in each half.
         n_features : int
             Width d of what :meth:`add` will get.
         """
@@ -99,7 +102,13 @@ class Moments:
         first, second = sums(counts * weights), sums(counts * weights**2)
         zeros = np.zeros((2, n_features))
         return cls(
-            counts.sum(axis=1).astype(np.float64), *first, *second, zeros, zeros.copy(), np.zeros((2, K, n_features))
+            counts.sum(axis=1).astype(np.float64),
+            np.array([float(len(switches))]),
+            *first,
+            *second,
+            zeros,
+            zeros.copy(),
+            np.zeros((2, K, n_features)),
         )
 
     def add(self, switches: np.ndarray, weights: np.ndarray, counts: np.ndarray, y: np.ndarray) -> None:
@@ -140,6 +149,10 @@ class Surrogate:
         Value with every part removed, relative to the feature's value on the sample.
     r2 : ndarray (F,), float64
         Weighted R2 of the linear model on its neighbourhood; NaN where the feature never moved.
+    adjusted_r2 : ndarray (F,), float64
+        R2 less what K parts explain of pure noise on as many distinct perturbations:
+        ``1 - (1 - R2) (m - 1) / (m - K - 1)``.  R2 itself where m < K + 2 (a text of one word, whose
+        effect is measured rather than fitted).
     standard_error : ndarray (K, F), float64
         Of ``effect``, from the draw of the perturbations; 0 where all perturbations were enumerated.
     split_half : ndarray (F,), float64
@@ -150,6 +163,7 @@ class Surrogate:
     effect: np.ndarray
     intercept: np.ndarray
     r2: np.ndarray
+    adjusted_r2: np.ndarray
     standard_error: np.ndarray
     split_half: np.ndarray
 
@@ -235,7 +249,14 @@ def fit_surrogate(
     else:
         error = _standard_errors(moments, whole, effect, ridge)
         agreement = _correlations(*(_centre(moments, features, slice(h, h + 1)).solve(ridge / 2) for h in range(2)))
-    return Surrogate(effect, whole.y_mean - whole.z_mean @ effect, whole.r2(effect), error, agreement)
+    r2 = whole.r2(effect)
+    intercept = whole.y_mean - whole.z_mean @ effect
+    return Surrogate(effect, intercept, r2, _adjust(r2, moments), error, agreement)
+
+
+def _adjust(r2: np.ndarray, moments: Moments) -> np.ndarray:
+    freedom = float(moments.distinct[0]) - moments.shape[0] - 1
+    return 1 - (1 - r2) * (float(moments.distinct[0]) - 1) / freedom if freedom > 0 else r2
 
 
 def _standard_errors(moments: Moments, whole: _Centred, effect: np.ndarray, ridge: float) -> np.ndarray:
@@ -281,4 +302,5 @@ def fit_selected(moments: Moments, features: np.ndarray, n_parts: int, *, ridge:
     effect = effect.T
     zero = np.nan_to_num(effect)
     error = np.where(np.isnan(effect), np.nan, full.standard_error)
-    return Surrogate(effect, whole.y_mean - whole.z_mean @ zero, whole.r2(zero), error, full.split_half)
+    r2 = whole.r2(zero)
+    return Surrogate(effect, whole.y_mean - whole.z_mean @ zero, r2, _adjust(r2, moments), error, full.split_half)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from debugnet.explain.surrogate import Surrogate
+
 SIDES = ("positive", "negative")
 MIN_R2 = 0.3
 MIN_SPLIT_HALF = 0.8
@@ -86,10 +88,8 @@ def deletion_masks(effect: np.ndarray, sides: list[str], *, n_removed: int, n_ra
 
 
 def judge(
-    effect: np.ndarray,
     sides: list[str],
-    r2: np.ndarray,
-    split_half: np.ndarray,
+    surrogate: Surrogate,
     switches: np.ndarray,
     change: np.ndarray,
 ) -> list[Trust]:
@@ -97,9 +97,9 @@ def judge(
 
     Parameters
     ----------
-    effect, sides
-        As given there.
-    r2, split_half : ndarray (F,)
+    sides : list of str
+    surrogate : Surrogate
+        Of the same columns; its effects are those given there.
     switches : ndarray (F + n_random, K)
         What :func:`deletion_masks` returned.
     change : ndarray (F + n_random, F)
@@ -111,6 +111,7 @@ def judge(
         One per column.
     """
     verdicts = []
+    effect = surrogate.effect
     F = effect.shape[1]
     for j, side in enumerate(sides):
         off = ~switches[j]
@@ -119,29 +120,28 @@ def judge(
         random = change[others, j]
         towards = -1.0 if side == "positive" else 1.0  # without what raises it the feature must fall
         as_strong = float((towards * random >= towards * measured).mean()) if len(random) else float("nan")
-        flags = _flags(float(r2[j]), float(split_half[j]), as_strong, towards * measured)
         mean = float(random.mean()) if len(random) else float("nan")
-        verdicts.append(
-            Trust(float(r2[j]), float(split_half[j]), int(off.sum()), predicted, measured, mean, as_strong, flags)
-        )
+        r2, split_half = float(surrogate.r2[j]), float(surrogate.split_half[j])
+        flags = _flags(float(surrogate.adjusted_r2[j]), split_half, as_strong, towards * measured)
+        verdicts.append(Trust(r2, split_half, int(off.sum()), predicted, measured, mean, as_strong, flags))
     return verdicts
 
 
-def fit_flags(r2: float, split_half: float) -> tuple[str, ...]:
+def fit_flags(adjusted_r2: float, split_half: float) -> tuple[str, ...]:
     """Return what speaks against an explanation without asking the network again."""
-    if np.isnan(r2):
+    if np.isnan(adjusted_r2):
         return ("the feature does not react to this sample's parts",)
     flags = []
-    if r2 < MIN_R2:
-        flags.append(f"R2 {r2:.2f} is below {MIN_R2}")
+    if adjusted_r2 < MIN_R2:
+        flags.append(f"adjusted R2 {adjusted_r2:.2f} is below {MIN_R2}")
     if not split_half >= MIN_SPLIT_HALF:
         flags.append(f"two halves agree only {split_half:.2f}")
     return tuple(flags)
 
 
-def _flags(r2: float, split_half: float, as_strong: float, in_direction: float) -> tuple[str, ...]:
-    flags = fit_flags(r2, split_half)
-    if np.isnan(r2):
+def _flags(adjusted_r2: float, split_half: float, as_strong: float, in_direction: float) -> tuple[str, ...]:
+    flags = fit_flags(adjusted_r2, split_half)
+    if np.isnan(adjusted_r2):
         return flags
     if in_direction <= 0:
         return (*flags, "deletion moves it the other way")

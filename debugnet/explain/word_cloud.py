@@ -12,6 +12,7 @@ import contextlib
 import html
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -125,21 +126,26 @@ def _draw_cloud(
     draw.text((8, 4), title, fill="black", font=ImageFont.truetype(str(font), 15))
     draw.text((8, 25), caption, fill="#555555", font=ImageFont.truetype(str(font), 12))
     picture.save(path.with_suffix(".png"), optimize=True)
-    with _quiet("fontTools.subset"):
+    with _plain_font_subset():
         svg = cloud.to_svg(embed_font=True, optimize_embedded_font=True)
     path.with_suffix(".svg").write_text(_accessible(svg, title, caption), encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Silence a library that reports the font tables it leaves out of a subset."""
-    log = logging.getLogger(logger)
-    level = log.level
+def _plain_font_subset() -> Iterator[None]:
+    """Keep fontTools from reporting the tables it leaves out, and from writing the time into the font."""
+    log = logging.getLogger("fontTools.subset")
+    level, epoch = log.level, os.environ.get("SOURCE_DATE_EPOCH")
     log.setLevel(logging.ERROR)
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
     try:
         yield
     finally:
         log.setLevel(level)
+        if epoch is None:
+            del os.environ["SOURCE_DATE_EPOCH"]
+        else:
+            os.environ["SOURCE_DATE_EPOCH"] = epoch
 
 
 def _accessible(svg: str, title: str, description: str) -> str:

@@ -72,7 +72,7 @@ class Explain:
     )
     num_samples: int = option(1000, "Perturbations per image or text.", metavar="N", group=_LIME)
     segmentation: str = option(
-        "quickshift", "How images are cut.", choices=("quickshift", "slic", "felzenszwalb"), group=_LIME
+        "quickshift", "How images are cut.", choices=("quickshift", "slic", "felzenszwalb", "grid"), group=_LIME
     )
     fill: str = option(
         "black",

@@ -129,7 +129,7 @@ def test_composites_keep_what_is_on_and_fill_what_is_off(fill):
 
 
 def test_a_single_superpixel_is_refused_with_the_way_out():
-    with pytest.raises(NotExplainable, match="--segmentation slic"):
+    with pytest.raises(NotExplainable, match="--segmentation grid"):
         explain_image(np.full((32, 32, 3), 90, np.uint8), Probe(lambda p: p.mean((2, 3))), segmentation="felzenszwalb")
 
 
@@ -139,7 +139,7 @@ def test_features_that_are_not_finite_are_refused():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UsageError, match="quickshift, slic, felzenszwalb"):
+    with pytest.raises(UsageError, match="quickshift, slic, felzenszwalb, grid"):
         segment_image(picture(), "watershed")
     with pytest.raises(UsageError, match="mean, black, blur, noise"):
         fill_image(picture(), grid_segments(), "red")
@@ -154,8 +154,9 @@ def test_out_of_memory_halves_the_batch_until_one():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return pixels.mean((2, 3))
 
-    explained = explain_image(picture(), Probe(features, 64), n_samples=100, segmentation=grid_segments(), seed=2)
-    whole = explain_image(picture(), Probe(lambda p: p.mean((2, 3))), n_samples=100, segmentation=grid_segments(), seed=2)
+    options = {"n_samples": 100, "segmentation": grid_segments(), "seed": 2}
+    explained = explain_image(picture(), Probe(features, 64), **options)
+    whole = explain_image(picture(), Probe(lambda pixels: pixels.mean((2, 3))), **options)
     assert sizes[:4] == [64, 32, 16, 8]
     np.testing.assert_allclose(explained.fit().effect, whole.fit().effect, atol=1e-7)
 

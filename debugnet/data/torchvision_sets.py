@@ -115,5 +115,5 @@ def _open(kind: Any, name: str, arguments: dict[str, Any], split: str, root: Pat
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
             f"torchvision data set '{name}' is not usable under '{root}': {reason} Put its files there, "
-            "name their folder with --data-root, or allow --download"
+            "name their folder with --data-root, or allow --online"
         ) from None

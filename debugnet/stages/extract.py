@@ -87,6 +87,7 @@ def _data_spec(options: Extract) -> DataSpec:
         val_fraction=options.val_fraction,
         seed=options.seed,
         limit=options.limit,
+        root=str(Path(options.data_root).expanduser().absolute()),
         download=options.online,
     )
 

@@ -120,9 +120,7 @@ def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     write_json(folder / "truth.json", reviews_truth(plan, splits))
     tokenizer = train_word_pieces(train.texts)
-    network = train_reviews(
-        train.texts, train.labels, tokenizer, CLASS_NAMES, seed=options.seed, **_epochs(options)
-    )
+    network = train_reviews(train.texts, train.labels, tokenizer, CLASS_NAMES, seed=options.seed, **_epochs(options))
     _save_hugging_face(folder, network, tokenizer)
     clean = without_shortcut(test.texts, plan.shortcut_word)
     texts = {"as_is": test.texts, "without": clean, "with": insert_shortcut(clean, plan.shortcut_word)}

@@ -40,6 +40,8 @@ class StageGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command, or None; a name that is nearly right is named in the error."""
         words = self._words()
+        if cmd_name not in words and ctx.resilient_parsing:  # completing a line that is not typed yet
+            return None
         if cmd_name not in words:
             close = difflib.get_close_matches(cmd_name, words, n=1)
             hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(words)}"
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv[1:] = words
     with interrupts.install():
         try:
-            if not words:
+            if not words and "_DEBUGNET_COMPLETE" not in os.environ:  # the shell's completion gives no words either
                 with contextlib.redirect_stdout(sys.stderr):
                     _parse(["--help"])
                 return UsageError.exit_code

@@ -126,16 +126,16 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
     """Declare a field to typer as text (paths as paths, for the shell's completion)."""
     several = is_sequence(annotation)
     base: Any = Path if Path in members(annotation) else str
+    choices = [str(c) for c in field.metadata.get("choices", ())]
+    completion: Mapping[str, Any] = {"autocompletion": lambda: choices} if choices else {}
     if help_text.is_positional(field):
-        declared = typer.Argument(metavar=help_text.metavar(field, annotation), help=field.metadata.get("help"))
+        declared = typer.Argument(metavar=help_text.metavar(field, annotation), **completion)
         return _keyword(field.name, list[base] if several else base, declared, None)
     names = help_text.flags(field)
     if annotation is bool:
         # A switch that is on by default is only ever switched off.
         declared = typer.Option(*([f"--{long_name(field)}/--no-{long_name(field)}"] if field.default else names))
         return _keyword(field.name, bool, declared, None)
-    choices = [str(c) for c in field.metadata.get("choices", ())]
-    completion: Mapping[str, Any] = {"autocompletion": lambda: choices} if choices else {}
     declared = typer.Option(*names, metavar=help_text.metavar(field, annotation), **completion)
     return _keyword(field.name, list[base] if field.metadata.get("multiple") else base, declared, None)
 

@@ -88,8 +88,13 @@ def convert(field: dataclasses.Field[Any], annotation: Any, given: str | Sequenc
     if choices:
         for item in value if isinstance(value, tuple) else (value,):
             if item is not None and item not in choices:
-                raise ValueError(f"'{item}' is not one of {', '.join(map(str, choices))}")
+                raise ValueError(f"'{item}' is not one of {', '.join(map(str, choices))}{_closest(str(item), choices)}")
     return value
+
+
+def _closest(name: str, known: Sequence[Any]) -> str:
+    close = difflib.get_close_matches(name, map(str, known), n=1)
+    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def _sequence(field: dataclasses.Field[Any], annotation: Any, given: str | Sequence[str], parse: Any) -> Any:

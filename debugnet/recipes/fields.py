@@ -21,7 +21,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def argument(help: str, *, default: Any = dataclasses.MISSING, kind: str | None = None) -> Any:
+def argument(
+    help: str, *, default: Any = dataclasses.MISSING, kind: str | None = None, choices: Sequence[str] = ()
+) -> Any:
     """Declare a positional input (a path to an artefact, or ``-`` to read it from stdin).
 
     Parameters
@@ -32,8 +34,11 @@ def argument(help: str, *, default: Any = dataclasses.MISSING, kind: str | None 
         Without it the input is required.
     kind : str, optional
         The kind of artefact it is, where the field's name does not say it.
+    choices : sequence of str
+        Closed set of values.
     """
-    return dataclasses.field(default=default, metadata={"positional": True, "help": help, "kind": kind})
+    metadata = {"positional": True, "help": help, "kind": kind, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def option(

@@ -20,4 +20,4 @@ class List:
     debugnet list solvers --json
     """
 
-    what: str = argument("One of backbones, datasets, penalties, solvers, explainers, stages.")
+    what: str = argument("One of backbones, datasets, penalties, solvers, explainers, stages.", choices=REGISTRIES)

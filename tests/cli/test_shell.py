@@ -90,3 +90,19 @@ def test_version_and_list(shell):
     assert shell("debugnet --version").stdout.startswith("debugnet ")
     assert json.loads(shell("debugnet list solvers --json").stdout)["solvers"].keys() >= {"saga"}
     assert "did you mean 'solvers'?" in shell("debugnet list solver").stderr
+
+
+@pytest.mark.parametrize(
+    "line, word, expected",
+    [
+        ("debugnet pro", 1, ["probe"]),
+        ("debugnet study ", 2, ["probe"]),
+        ("debugnet probe --mo", 2, ["--mode"]),
+        ("debugnet probe --mode ", 3, ["fast", "right"]),
+        ("debugnet list so", 2, ["solvers"]),
+        ("debugnet nonsense --x", 2, []),
+    ],
+)
+def test_completion(shell, line, word, expected):
+    done = shell(f"COMP_WORDS='{line}' COMP_CWORD={word} _DEBUGNET_COMPLETE=complete_bash $PROBES")
+    assert (done.stdout.split(), done.stderr) == (expected, "")

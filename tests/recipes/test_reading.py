@@ -123,7 +123,7 @@ def test_what_a_recipe_class_refuses_is_a_mistake_of_the_recipe(recipe):
         ("probe: [", "is no YAML"),
         ("probe:\n\tsource: a\n", "is no YAML"),
         ("run:\n  recipe: x\n", "there is no stage 'run'"),
-        ("probe:\n  source: !!python/object/apply:os.system ['true']\n", "python/object/apply:os.system has no meaning"),
+        ("probe:\n  source: !!python/object/apply:os.system ['true']\n", "apply:os.system has no meaning"),
     ],
 )
 def test_no_recipe(recipe, text, message):

@@ -59,39 +59,51 @@ def sharing(head: LinearHead) -> dict[str, Any]:
     }
 
 
-def entry_order(path: RegularizationPath) -> list[list[dict[str, Any]]]:
+def entry_order(path: RegularizationPath, limit: int | None = None) -> list[list[dict[str, Any]]]:
     """Rank the features of each output by the first lambda at which their weight is non-zero.
 
     Source: paper, appendix A.3 (figures 12-15).  Features that enter at the same lambda are
     ordered by their absolute weight there, then by feature number.
+
+    Parameters
+    ----------
+    path : RegularizationPath
+    limit : int, optional
+        Keep this many features per output, the first to enter.
 
     Returns
     -------
     list (K,) of list of dict
         ``feature``, ``index`` and ``lam`` of the point of entry, ``weight`` there, and ``sign``.
     """
-    first: list[dict[int, tuple[int, float]]] = [{} for _ in range(path.n_outputs)]
-    for i in range(len(path)):
-        for k in range(path.n_outputs):
-            row = slice(*path.indptr[i * path.n_outputs + k : i * path.n_outputs + k + 2])
-            for j, w in zip(path.indices[row].tolist(), path.data[row].tolist(), strict=True):
-                first[k].setdefault(j, (i, w))
+    row = np.repeat(np.arange(len(path) * path.n_outputs), np.diff(path.indptr))
+    point, output = np.divmod(row, path.n_outputs)
+    # non-zeros are stored point by point, so the first of a (output, feature) pair is its entry
+    _, first = np.unique(output * path.n_features + path.indices, return_index=True)
+    first = first[np.lexsort((path.indices[first], -np.abs(path.data[first]), point[first], output[first]))]
+    ends = np.searchsorted(output[first], np.arange(path.n_outputs + 1))
     return [
         [
-            {"feature": j, "index": i, "lam": float(path.lam[i]), "weight": w, "sign": 1 if w > 0 else -1}
-            for j, (i, w) in sorted(entries.items(), key=lambda item: (item[1][0], -abs(item[1][1]), item[0]))
+            {
+                "feature": int(path.indices[at]),
+                "index": int(point[at]),
+                "lam": float(path.lam[point[at]]),
+                "weight": float(path.data[at]),
+                "sign": 1 if path.data[at] > 0 else -1,
+            }
+            for at in first[ends[k] : ends[k + 1]][:limit]
         ]
-        for entries in first
+        for k in range(path.n_outputs)
     ]
 
 
 def coefficient_traces(path: RegularizationPath, output: int, features: list[int]) -> np.ndarray:
     """Return the standardized weights of ``features`` in one output along the path, (L, len(features))."""
-    position = {j: at for at, j in enumerate(features)}
     traces = np.zeros((len(path), len(features)))
+    dense = np.zeros(path.n_features)
     for i in range(len(path)):
         row = slice(*path.indptr[i * path.n_outputs + output : i * path.n_outputs + output + 2])
-        for j, w in zip(path.indices[row].tolist(), path.data[row].tolist(), strict=True):
-            if j in position:
-                traces[i, position[j]] = w
+        dense[path.indices[row]] = path.data[row]
+        traces[i] = dense[features]
+        dense[path.indices[row]] = 0.0
     return traces

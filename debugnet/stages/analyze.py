@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Classes shown in the figures with a panel or row per class, unless --classes names them.
 SHOWN_CLASSES = 12
+#: Features per class in the order of entry: a thousand classes would make a file of hundreds of MB otherwise.
+LISTED_ENTRIES = 100
 
 
 def run(options: Analyze, *, force: bool = False) -> Result:
@@ -101,7 +103,7 @@ def analyze(head: LinearHead, path: RegularizationPath, store: FeatureStore, opt
         "counts": {name: support.count_summary(layer) for name, layer in layers.items() if layer is not None},
         "sharing": support.sharing(head),
         "top_features": top_features.top_feature_table(head, options.top_features),
-        "entry_order": dict(zip(map(str, head.output_names), support.entry_order(path), strict=True)),
+        "entry_order": dict(zip(map(str, head.output_names), support.entry_order(path, LISTED_ENTRIES), strict=True)),
         "path": {
             "lam": path.lam,
             "nnz": path.nnz,

@@ -126,4 +126,20 @@ def test_entry_order_and_traces():
     path = RegularizationPath.from_points(points, Standardizer(np.zeros(4), np.ones(4)), {"family": "binomial"})
     order = entry_order(path)[0]
     assert [(f["feature"], f["index"], f["sign"]) for f in order] == [(3, 1, -1), (1, 1, 1), (0, 3, 1)]
+    assert entry_order(path, 2)[0] == order[:2]
     np.testing.assert_array_equal(coefficient_traces(path, 0, [3, 1]), [[0, 0], [-0.3, 0.1], [-0.5, 0], [-0.6, 0.4]])
+
+
+def test_entry_order_matches_a_search_through_every_point():
+    rng = np.random.default_rng(8)
+    weights = [rng.normal(size=(3, 12)) * (rng.uniform(size=(3, 12)) < 0.15 * i) for i in range(5)]
+    points = [PathPoint(0.5**i, w, np.zeros(3), 0, 0, 0, "converged", 1, 0) for i, w in enumerate(weights)]
+    path = RegularizationPath.from_points(points, Standardizer(np.zeros(12), np.ones(12)), {})
+    for k, entries in enumerate(entry_order(path)):
+        expected = []
+        for i, w in enumerate(weights):
+            new = [j for j in np.flatnonzero(w[k]) if j not in expected]
+            expected += sorted(new, key=lambda j, w=w: -abs(w[k, j]))
+        assert [entry["feature"] for entry in entries] == expected
+        for entry in entries:
+            assert entry["weight"] == weights[entry["index"]][k, entry["feature"]] != 0

@@ -137,7 +137,7 @@ def test_entry_order_matches_a_search_through_every_point():
     path = RegularizationPath.from_points(points, Standardizer(np.zeros(12), np.ones(12)), {})
     for k, entries in enumerate(entry_order(path)):
         expected = []
-        for i, w in enumerate(weights):
+        for w in weights:
             new = [j for j in np.flatnonzero(w[k]) if j not in expected]
             expected += sorted(new, key=lambda j, w=w: -abs(w[k, j]))
         assert [entry["feature"] for entry in entries] == expected

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from debugnet.backbones.layers import DenseHead, FeatureTap, check_head, dense_h
 from debugnet.backbones.source import NetworkSource
 from debugnet.backbones.spec import BackboneSpec
 from debugnet.backbones.weights_files import fingerprint
-from debugnet.errors import InputError, UsageError
+from debugnet.errors import DeviceError, InputError, UsageError
 
 _PROBE_SEED = 0
 _PROBE_TEXTS = ("a short text", "and a second one, a few words longer than the first")
@@ -55,7 +56,10 @@ class Backbone(ABC):
     def _tap(self, source: NetworkSource) -> None:
         """Find and try the feature layer; the last step of building, because it runs the network."""
         spec, batch = self.spec, self._probe()
-        with torch.no_grad():  # not inference_mode: what the network caches must serve gradients later
+        with (
+            torch.no_grad(),
+            self._failing_clearly(),
+        ):  # not inference_mode: what the network caches must serve gradients later
             if spec.layer is None and not source.is_encoder:
                 if spec.pooling is not None:
                     raise UsageError(f"--pool {spec.pooling} is for --layer: the decision layer's input needs none")
@@ -70,13 +74,30 @@ class Backbone(ABC):
         self.layer, self.pooling = self._feature_tap.layer, self._feature_tap.pooling
         self.feature_dim = features.shape[1]
 
+    @contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceError(f"out of memory on {self.device} with two samples: {error}") from error
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"--backbone {self.name}: the network fails on its own input ({type(error).__name__}: {reason}); check "
+                "--image-size, --layer, or the factory"
+            ) from error
+
     def _own_head(self, features: Tensor, output: Any) -> DenseHead | None:
         """Copy the decision layer, if it maps the features to the logits."""
         found = self.network.modules()
         if self._feature_tap.at == "input":
             found = iter([self.network.get_submodule(self._feature_tap.layer)])
         linears = [module for module in found if isinstance(module, nn.Linear)]
-        fits = [m for m in linears if check_head(m, features, logits_of(output)) is None]
+        try:
+            logits = logits_of(output)
+        except UsageError:  # with a layer of one's own choice, the network's output can be anything
+            return None
+        fits = [module for module in linears if check_head(module, features, logits) is None]
         return dense_head(fits[-1]) if fits else None
 
     def features(self, batch: Any, *, logits: bool = False) -> Any:
@@ -156,7 +177,7 @@ class ImageBackbone(Backbone):
     def _to_device(self, batch: Tensor) -> Tensor:
         batch = batch.to(self.device, non_blocking=True)
         if batch.dtype == torch.uint8:
-            return self.normalize(batch.permute(0, 3, 1, 2).float() / 255)
+            return self.normalize(batch.permute(0, 3, 1, 2).float().div_(255))
         return batch
 
     def _forward(self, batch: Tensor) -> Any:

@@ -85,7 +85,8 @@ def load_into(network: torch.nn.Module, state: StateDict, architecture: str) -> 
             f"{state.source}: these weights are not {architecture}'s, out of {len(expected)} entries "
             f"{', '.join(problems)}; give the architecture they were trained with as --backbone"
         )
-    network.load_state_dict(state.tensors, strict=False)
+    expected.update(state.tensors)  # keeps the versions of the modules
+    network.load_state_dict(expected)
 
 
 def fingerprint(network: torch.nn.Module) -> str:

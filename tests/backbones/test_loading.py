@@ -40,6 +40,15 @@ def flat():
 def broken():
     raise RuntimeError("no such dataset")
 
+def detector():
+    class Boxes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 6, 3)
+        def forward(self, x):
+            return {"boxes": [self.body(x)]}
+    return Boxes()
+
 answer = lambda: 42
 """
 
@@ -81,6 +90,16 @@ def test_a_network_on_plain_arrays(in_folder):
     assert torch.equal(backbone.features(x), again.features(x)) and backbone.feature_dim == 4
     with pytest.raises(UsageError, match="needs the shape of a sample"):
         load_backbone(BackboneSpec("python:my_nets:flat", modality="tensor"), "cpu")
+
+
+def test_a_layer_of_a_network_whose_output_is_no_logits(in_folder):
+    backbone = load_backbone(BackboneSpec("python:my_nets:detector", modality="image", layer="body"), "cpu")
+    assert backbone.feature_dim == 6 and backbone.head is None
+
+
+def test_a_network_that_fails_on_its_input_is_no_bug_of_ours(in_folder):
+    with pytest.raises(InputError, match="the network fails on its own input .RuntimeError: .*--image-size"):
+        load_backbone(BackboneSpec("python:my_nets:Net", modality="image", image_size=2), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 
 class RankCommunicator:
@@ -77,7 +77,7 @@ def run_on_ranks(function: Callable[..., None], n_ranks: int, *args: Any) -> Non
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_rank, args=(n_ranks, port, function, args), nprocs=n_ranks)
+    spawn(_rank, args=(n_ranks, port, function, args), nprocs=n_ranks)
 
 
 def _rank(rank: int, n_ranks: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:

@@ -42,7 +42,9 @@ def test_every_solver_is_certified_or_refused(solver, penalty, kind):
 def test_lambda_max_is_exact(problem, l1_ratio, penalty):
     """Zero at lambda_max, non-zero just below it."""
     X, y, family = problem
-    lambda_max = fit_path(X, y, family=family, penalty=penalty, l1_ratio=l1_ratio, n_lambdas=2).meta["lambda_max"]
+    lambda_max = fit_path(
+        X, y, family=family, penalty=penalty, l1_ratio=l1_ratio, n_lambdas=1, lambda_min_ratio=0.9
+    ).meta["lambda_max"]
     lambdas = [lambda_max * 1.001, lambda_max, lambda_max * 0.99]
     path = fit_path(X, y, family=family, penalty=penalty, l1_ratio=l1_ratio, lambdas=lambdas, tol=1e-7)
     assert path.nnz.tolist()[:2] == [0, 0]
@@ -59,7 +61,7 @@ def test_lambda_max_with_weights_factors_and_unpenalized_features(problem):
         "penalty_factor": [0, 0.5, 2, np.inf, 1, 1],
         "tol": 1e-9,
     }
-    lambda_max = fit_path(X, y, n_lambdas=2, **options).meta["lambda_max"]
+    lambda_max = fit_path(X, y, n_lambdas=1, lambda_min_ratio=0.9, **options).meta["lambda_max"]
     path = fit_path(X, y, lambdas=[lambda_max * 1.001, lambda_max * 0.99], **options)
     penalized = [(path.weight(i)[:, 1:] != 0).sum() for i in (0, 1)]
     assert penalized[0] == 0 and penalized[1] > 0

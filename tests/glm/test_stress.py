@@ -113,4 +113,4 @@ def test_no_optimum_at_lambda_zero_is_labelled():
     path = fit_path(X, y, n_lambdas=4, lambda_min_ratio=0.05, lambda_zero=True, max_epochs=50)
     assert path.status[:4] == ["converged"] * 4
     assert path.status[4] != "converged"
-    assert path.metrics["train"]["accuracy"][4] == 1.0
+    assert path.metrics["train"]["accuracy"][4] > 0.95

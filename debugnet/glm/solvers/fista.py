@@ -23,8 +23,12 @@ from debugnet.glm.design import Design
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
 
-#: Gathered columns may take this share of the features; above it the whole design is used.
-MAX_GATHERED = 1 / 8
+#: Gathered columns may take this share of the features, or so many entries; above it the whole design is used.
+MAX_GATHERED, MAX_GATHERED_ENTRIES = 1 / 8, 8_000_000
+#: Products over more entries than this start in float32.
+LARGE = 250_000
+#: Iterations in float32 without a smaller gradient mapping before it counts as rounding noise.
+NOISE_PATIENCE = 300
 #: First inner tolerance on the gradient mapping, relative to lam; falls until the certificate holds.
 FIRST_TOLERANCE = 1e-3
 #: Rounds without a better certificate before float32 gives way to float64, or the solver gives up.
@@ -76,7 +80,7 @@ class Fista:
         kept = self._strong_set(lam, weight, monitor)
         if resume is not None:
             weight, bias, kept = resume["weight"].clone(), resume["bias"].clone(), resume["kept"].clone()
-        dtype, tolerance, best, misses, epochs = self.problem.design.dtype, FIRST_TOLERANCE, math.inf, 0, 0.0
+        dtype, tolerance, best, misses, epochs = None, FIRST_TOLERANCE, math.inf, 0, 0.0
         unit = lam if lam > 0 else min(self.previous_lam, self.lipschitz) / 10
         self.previous_lam = lam
         while True:
@@ -97,8 +101,10 @@ class Fista:
                 tolerance /= 8
                 misses = misses + 1 if size > 0.5 * best else 0
                 best = min(best, size)
-            if misses >= PATIENCE:
-                if dtype == torch.float64:
+            if run.noisy:
+                dtype, misses = torch.float64, 0
+            elif misses >= PATIENCE:
+                if run.dtype == torch.float64:
                     return Solution(weight, bias, "stalled", epochs)
                 dtype, misses = torch.float64, 0
 
@@ -120,26 +126,31 @@ class Fista:
 class _Run:
     """FISTA on one working set at one lambda, until the gradient mapping is small."""
 
-    def __init__(self, solver: Fista, lam: float, kept: Tensor, dtype: torch.dtype) -> None:
-        self.solver, self.lam, self.kept, self.dtype = solver, lam, kept, dtype
+    def __init__(self, solver: Fista, lam: float, kept: Tensor, dtype: torch.dtype | None) -> None:
+        self.solver, self.lam, self.kept = solver, lam, kept
         full = solver.problem
         self.index = torch.nonzero(kept).ravel()
-        few = len(self.index) <= MAX_GATHERED * full.n_features or full.total_rows * full.n_features < 1_000_000
+        entries = full.total_rows * len(self.index)
+        few = len(self.index) <= MAX_GATHERED * full.n_features or entries <= MAX_GATHERED_ENTRIES
         self.share = len(self.index) / full.n_features if few else 1.0
-        if few:
-            design = Design.standardized(full.design.columns(self.index, dtype), full.communicator)
+        if few:  # standardized before they are rounded: float32 loses nothing to a large mean
+            self.dtype = dtype or (torch.float32 if entries > LARGE else torch.float64)
+            design = Design.standardized(full.design.columns(self.index, self.dtype), full.communicator)
             self.problem = replace(full, design=design, penalty=full.penalty.select(self.index))
         else:
+            self.dtype = dtype or full.design.dtype
             self.index, self.problem = torch.arange(full.n_features, device=full.device), full
-        self.finite = True
+        self.finite, self.noisy = True, False
         self.state: Momentum
 
     def minimize(self, weight: Tensor, bias: Tensor, threshold: float, monitor: Monitor | None, budget: float) -> float:
         """Iterate from (weight, bias), write the result into ``weight``, and return the epochs spent."""
         self.state = Momentum.at_rest(self.problem, weight[:, self.index], bias, self.solver.lipschitz)
-        epochs, size = self.share / 2, math.inf
-        while size > threshold and epochs < budget:
+        epochs, size, smallest, quiet = self.share / 2, math.inf, math.inf, 0
+        while size > threshold and epochs < budget and not self.noisy:
             size, products = self._step()
+            smallest, quiet = (size, 0) if size < smallest else (smallest, quiet + 1)
+            self.noisy = self.dtype == torch.float32 and quiet > NOISE_PATIENCE
             epochs += products * self.share / 2
             self.finite = math.isfinite(size)
             if not self.finite:

@@ -113,14 +113,15 @@ class Moments:
 
     def add(self, switches: np.ndarray, weights: np.ndarray, counts: np.ndarray, y: np.ndarray) -> None:
         """Accumulate the answers ``y`` (n, d) to some of the rows given to :meth:`of_switches`."""
-        y = y.astype(np.float64)
-        Z = switches.astype(np.float64)
-        for half in range(2):
-            v = counts[half] * weights
-            weighted = v[:, None] * y
-            self.wy[half] += weighted.sum(axis=0)
-            self.wyy[half] += np.einsum("ij,ij->j", weighted, y)
-            self.wzy[half] += Z.T @ weighted
+        y = y.astype(np.float64, copy=False)
+        rows = np.concatenate([switches, np.ones((len(switches), 1), dtype=bool)], axis=1)
+        # One product for both halves: (2, K + 1, n) times (n, d).
+        weighted = (counts * weights)[:, :, None] * rows
+        sums = weighted.transpose(0, 2, 1).reshape(-1, len(y)) @ y
+        sums = sums.reshape(2, rows.shape[1], y.shape[1])
+        self.wzy += sums[:, :-1]
+        self.wy += sums[:, -1]
+        self.wyy += (counts * weights) @ np.square(y)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import regex
@@ -64,8 +64,8 @@ class Words:
             spans.append((start, stop, index.setdefault(text[start:stop], len(index))))
         return cls(text, tuple(index), tuple(spans))
 
-    def perturbed(self, switches: Iterable[np.ndarray], mask_token: str | None = None) -> list[str]:
-        """Return the text once per row of ``switches`` (K,) bool, without the words that are off.
+    def perturbed(self, switches: np.ndarray, mask_token: str | None = None) -> list[str]:
+        """Return the text once per row of ``switches`` (n, K), bool, without the words that are off.
 
         With ``mask_token`` an off word is replaced by it; otherwise it is deleted and what stood
         around it stays, as lime's bag-of-words mode does.
@@ -80,9 +80,8 @@ class Words:
             position = stop
         pieces.append(self.text[position:])
         owners.append(-1)
-        owner = np.array(owners)
-        texts = []
-        for row in switches:
-            kept = np.append(row, True)[owner].tolist()  # separators (-1) are always kept
-            texts.append("".join([piece if on else gap for piece, on in zip(pieces, kept, strict=True)]))
-        return texts
+        always = np.ones((len(switches), 1), dtype=bool)  # separators have the owner -1, this last column
+        kept = np.concatenate([switches, always], axis=1)[:, owners].tolist()
+        if not gap:
+            return ["".join(compress(pieces, row)) for row in kept]
+        return ["".join([piece if on else gap for piece, on in zip(pieces, row, strict=True)]) for row in kept]

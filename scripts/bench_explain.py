@@ -1,0 +1,236 @@
+"""LIME on deep features: debugnet beside lime's own protocol, same samples, same machine, one run.
+
+    python scripts/bench_explain.py text  --model ../shared/data/weights/minilm_l6_v2_fp16 \
+        --sentences ../shared/data/text/sst2_dev.tsv
+    python scripts/bench_explain.py image --weights ../shared/data/weights/resnet50_imagenet_decoded_pqf.npz \
+        --photo ../shared/data/vision/photos/chelsea.png
+
+All times are CPU seconds of this process (one thread), so a busy machine does not decide the ratios.
+"lime" is the lime package as the paper's code calls it: for text all features from one set of 5,000
+perturbations, 10 words each, refitted one by one; for images one run of 1,000 perturbations per feature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from debugnet.backbones import BackboneSpec, load_backbone
+from debugnet.explain.forward import Probe, sample_seed
+from debugnet.explain.lime_image import explain_image
+from debugnet.explain.lime_text import explain_texts
+
+
+class Clock:
+    """CPU seconds, and how many of them a wrapped network took."""
+
+    def __init__(self, features: Callable) -> None:
+        self.features, self.inside, self.calls = features, 0.0, 0
+
+    def __call__(self, batch):
+        started = time.process_time()
+        with torch.inference_mode():
+            answer = self.features(batch)
+        self.inside += time.process_time() - started
+        self.calls += len(batch)
+        return answer
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    started = time.process_time()
+    result = work()
+    return time.process_time() - started, result
+
+
+def report(name: str, figures: dict) -> None:
+    print(json.dumps({"bench": name} | {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+
+
+def overhead_text(n_words: int, d: int, n_samples: int = 5000) -> None:
+    """Everything but the network, which is replaced by a table look-up of ready numbers on both sides."""
+    from lime.lime_text import LimeTextExplainer
+
+    text = " ".join(f"word{i}" for i in range(n_words))
+    table = np.random.RandomState(0).randn(n_words, d).astype(np.float32)
+    words = {f"word{i}": i for i in range(n_words)}
+
+    def features(texts):
+        present = np.zeros((len(texts), n_words), np.float32)
+        for row, some in zip(present, texts, strict=True):
+            row[[words[w] for w in some.split()]] = 1
+        return torch.from_numpy(np.tanh(present @ table))
+
+    ours, theirs = Clock(features), Clock(features)
+
+    def run_ours():
+        return explain_texts([text], Probe(ours, 256), [7], n_samples=n_samples)[0].fit()
+
+    total_ours, _ = timed(run_ours)
+    compat_clock = Clock(features)
+    total_compat, fitted = timed(
+        lambda: explain_texts([text], Probe(compat_clock, 256), [7], n_samples=n_samples, lime_compat=True)[0].fit()
+    )
+    explainer = LimeTextExplainer(random_state=7)
+    total_lime, found = timed(
+        lambda: explainer.explain_instance(
+            text, lambda t: theirs(t).numpy(), labels=range(d), num_features=10, num_samples=n_samples
+        )
+    )
+    difference = max(abs(fitted.effect[k, j] - v) for j in range(d) for k, v in found.local_exp[j])
+    lime = total_lime - theirs.inside
+    report(
+        "text, without forward passes",
+        {
+            "words": n_words,
+            "d": d,
+            "samples": n_samples,
+            "lime_s": lime,
+            "debugnet_s": total_ours - ours.inside,
+            "debugnet_lime_compat_s": total_compat - compat_clock.inside,
+            "ratio": lime / (total_ours - ours.inside),
+            "ratio_lime_compat": lime / (total_compat - compat_clock.inside),
+            "largest_difference_to_lime": float(difference),
+        },
+    )
+
+
+def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, d_lime: int) -> None:
+    """SST-2 through MiniLM: forward passes included.  lime refits ``d_lime`` features and is scaled to all."""
+    from lime.lime_text import LimeTextExplainer
+
+    backbone = load_backbone(BackboneSpec(str(model), pooling="mean"), "cpu")
+    lines = sentences.read_text(encoding="utf-8").splitlines()[1:]
+    chosen = [lines[i].split("\t")[1] for i in np.linspace(0, len(lines) - 1, n_sentences).round().astype(int)]
+
+    def features(texts):
+        return backbone.features(backbone.encode(list(texts)))
+
+    ours, theirs = Clock(features), Clock(features)
+    probe = Probe(ours, 64)
+
+    def run_ours():
+        for start in range(0, len(chosen), 8):
+            group = chosen[start : start + 8]
+            for found in explain_texts(group, probe, [sample_seed(0, t) for t in group], n_samples=n_samples):
+                found.fit()
+
+    def run_lime():
+        explainer = LimeTextExplainer(random_state=0)
+
+        def classify(texts):  # lime hands over all perturbations at once: batches of 64 here
+            return np.concatenate([theirs(texts[i : i + 64]).numpy() for i in range(0, len(texts), 64)])
+
+        for text in chosen:
+            explainer.class_names = None
+            explainer.explain_instance(text, classify, labels=range(d_lime), num_features=10, num_samples=n_samples)
+
+    features(chosen[:8])
+    total_ours, _ = timed(run_ours)
+    total_lime, _ = timed(run_lime)
+    d = backbone.feature_dim
+    lime_own = (total_lime - theirs.inside) * d / d_lime
+    report(
+        "text, SST-2 sentences through MiniLM",
+        {
+            "sentences": len(chosen),
+            "mean_words": float(np.mean([len(t.split()) for t in chosen])),
+            "samples": n_samples,
+            "d": d,
+            "lime_forward_passes": theirs.calls,
+            "debugnet_forward_passes": ours.calls,
+            "lime_forward_s": theirs.inside,
+            "debugnet_forward_s": ours.inside,
+            "forward_ratio": theirs.inside / ours.inside,
+            "lime_s": theirs.inside + lime_own,
+            "debugnet_s": total_ours,
+            "total_ratio": (theirs.inside + lime_own) / total_ours,
+            "debugnet_over_its_bare_forward_passes": total_ours / ours.inside,
+        },
+    )
+
+
+def whole_image(weights: Path, name: str, photo: Path, n_features: int, n_samples: int, n_lime: int, size: int) -> None:
+    """One image, several features.  lime runs ``n_lime`` features and is scaled to all: its runs are alike."""
+    from lime.lime_image import LimeImageExplainer
+    from PIL import Image
+
+    spec = BackboneSpec(name, weights=str(weights), image_size=size)
+    backbone = load_backbone(spec, "cpu")
+    pixels = backbone.to_pixels(Image.open(photo).convert("RGB")).numpy()
+
+    def features(batch):
+        return backbone.features(backbone.normalize(batch))
+
+    ours, theirs = Clock(features), Clock(features)
+    features(torch.rand(8, 3, size, size))
+    total_ours, _ = timed(
+        lambda: explain_image(pixels, Probe(ours, 50), n_samples=n_samples, fill="black", lime_compat=True).fit(
+            np.arange(n_features)
+        )
+    )
+
+    def classify(batch):
+        return theirs(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255).numpy()
+
+    def run_lime():
+        for feature in range(n_lime):
+            explainer = LimeImageExplainer(random_state=0, verbose=False)
+            with contextlib.redirect_stderr(io.StringIO()):
+                explainer.explain_instance(
+                    pixels, classify, labels=[feature], top_labels=None, hide_color=0, num_samples=n_samples,
+                    batch_size=50,
+                )  # fmt: skip
+
+    total_lime, _ = timed(run_lime)
+    scale = n_features / n_lime
+    report(
+        f"image, {n_features} features of one photo through {name} at {size} px",
+        {
+            "samples": n_samples,
+            "lime_runs_measured": n_lime,
+            "lime_forward_passes": int(theirs.calls * scale),
+            "debugnet_forward_passes": ours.calls,
+            "forward_pass_ratio": theirs.calls * scale / ours.calls,
+            "lime_s": total_lime * scale,
+            "debugnet_s": total_ours,
+            "total_ratio": total_lime * scale / total_ours,
+            "debugnet_over_its_bare_forward_passes": total_ours / ours.inside,
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["overhead", "text", "image"])
+    parser.add_argument("--model", type=Path, default=Path("../shared/data/weights/minilm_l6_v2_fp16"))
+    parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/sst2_dev.tsv"))
+    parser.add_argument("--weights", type=Path, default=Path("../shared/data/weights/resnet50_imagenet_decoded_pqf.npz"))
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--photo", type=Path, default=Path("../shared/data/vision/photos/chelsea.png"))
+    parser.add_argument("--size", type=int, default=224, help="side of the image the network sees, pixels")
+    parser.add_argument("--n-sentences", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=None, help="perturbations (default: 5000 text, 1000 image)")
+    parser.add_argument("--lime-features", type=int, default=None, help="features lime is really run on, then scaled")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.what == "overhead":
+        for n_words, d in ((20, 384), (20, 768), (50, 768)):
+            overhead_text(n_words, d, options.samples or 5000)
+    elif options.what == "text":
+        samples, few = options.samples or 5000, options.lime_features or 32
+        whole_text(options.model, options.sentences, options.n_sentences, samples, few)
+    else:
+        samples, few = options.samples or 1000, options.lime_features or 1
+        whole_image(options.weights, options.network, options.photo, 20, samples, few, options.size)
+
+
+if __name__ == "__main__":
+    main()

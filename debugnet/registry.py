@@ -136,6 +136,7 @@ STAGES.add("bias", "debugnet.stages.bias:run", "Measure the share of a word list
 STAGES.add("edit", "debugnet.stages.edit:run", "Change weights of a head and audit the effect.")
 STAGES.add("diff", "debugnet.stages.diff:run", "Compare two heads.")
 STAGES.add("stability", "debugnet.stages.stability:run", "Count how often resamples select each weight.")
+STAGES.add("report", "debugnet.stages.report:run", "Write a page of all of it that opens without a network.")
 STAGES.add("run", "debugnet.stages.run_recipe:run", "Run all stages of a recipe into one folder.")
 STAGES.add("inspect", "debugnet.stages.inspect:run", "Describe an artefact: what it is and what it was made from.")
 STAGES.add("list", "debugnet.stages.list:run", "List backbones, datasets, penalties, solvers or explainers.")

@@ -17,10 +17,11 @@ class Diagnose:
 
     For every misclassified sample: the features that push most to the wrong and to the right class
     (gamma, Wong et al. 2021, appendix G.1), and whether turning the first one off mends it.  For every
-    feature: how many decisions its removal fixes and breaks, with a corrected p-value; a feature that
-    fixes significantly more than it breaks is a suspect, and goes into edits.yaml for debugnet edit.
-    Samples like those in training hide a shortcut: use data in which it may fail (--split test/a, and
-    audit on test/b).
+    feature: how many decisions its removal fixes and breaks, and whether less of it would lower the
+    loss (a score test on the calibrated layer, corrected over the features).  A feature that passes is a
+    suspect; with its companions, the features that stand out in the samples it misleads, it goes into
+    edits.yaml for debugnet edit.  Samples like those in training hide a shortcut: use data in which it
+    may fail (--split test/a, and audit on test/b).
 
     Examples
     --------

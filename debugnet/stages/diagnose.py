@@ -14,11 +14,17 @@ from debugnet.stages.result import Result
 
 if TYPE_CHECKING:
     from debugnet.analysis.misclassification import Ablation, ErrorCauses, Errors
+    from debugnet.analysis.suspects import Reliance
     from debugnet.stages.evaluation import Evaluation
 
 #: The paper's share of errors that one feature fixes (robust ImageNet model, appendix G.1).
 PUBLISHED_FIXABLE = 0.26
 _ROWS_SHOWN = 20
+_EDITS_HEADER = """\
+# Proposed by debugnet diagnose; keep what you believe.
+# debugnet edit HEAD --from edits.yaml --refit    fits the layer again without these features
+# debugnet edit HEAD --from edits.yaml            only removes their weights
+"""
 
 
 def run(options: Diagnose, *, force: bool = False) -> Result:
@@ -58,13 +64,16 @@ def run(options: Diagnose, *, force: bool = False) -> Result:
 def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from debugnet.analysis.intervals import proportion
     from debugnet.analysis.misclassification import ablate_features, explain_errors, find_errors
+    from debugnet.analysis.suspects import measure_reliance
 
     head, y = evaluation.head, evaluation.y
     errors = find_errors(head, evaluation.predictions, y)
     causes = explain_errors(head, evaluation.X, errors, off=options.off)
     other = explain_errors(head, evaluation.X, errors, off="zero" if options.off == "mean" else "mean")
     ablation = ablate_features(head, evaluation.X, y, off=options.off, scores=evaluation.scores)
-    suspects = _suspects(ablation, causes, options.threshold)
+    reliance = measure_reliance(head, evaluation.X, evaluation.scores, y)
+    suspects = _suspects(ablation, reliance, causes, options.threshold)
+    _add_companions(suspects, evaluation, errors)
     n_decisions = y.size
     fixable = {
         options.off: proportion(int(causes.fixed.sum()), len(errors)),
@@ -92,24 +101,42 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
     return report, _records(evaluation, errors, causes, other, options.off)
 
 
-def _suspects(ablation: Ablation, causes: ErrorCauses, threshold: float) -> list[dict[str, Any]]:
+def _suspects(ablation: Ablation, reliance: Reliance, causes: ErrorCauses, threshold: float) -> list[dict[str, Any]]:
     """Every used feature from the most to the least suspicious."""
     import numpy as np
 
     dominated = np.bincount(causes.feature_wrong, minlength=int(ablation.feature.max(initial=0)) + 1)
-    net = ablation.fixed - ablation.broken
-    order = np.lexsort((-net, ablation.p_value))
     return [
         {
             "feature": int(ablation.feature[i]),
+            "z": float(reliance.z[i]),
+            "p_value": float(reliance.p_value[i]),
+            "suspect": bool(reliance.p_value[i] < threshold),
             "fixed": int(ablation.fixed[i]),
             "broken": int(ablation.broken[i]),
-            "p_value": float(ablation.p_value[i]),
             "errors_dominated": int(dominated[ablation.feature[i]]),
-            "suspect": bool(ablation.p_value[i] < threshold),
         }
-        for i in order
+        for i in np.argsort(-reliance.z, kind="stable")
     ]
+
+
+def _add_companions(suspects: list[dict[str, Any]], evaluation: Evaluation, errors: Errors) -> None:
+    """Add to each suspect the features that stand out in the samples that it misleads."""
+    from debugnet.analysis.suspects import find_companions
+    from debugnet.stages.evaluation import output_label
+
+    for row in suspects:
+        if row["suspect"] and evaluation.head.task == "single-label":
+            found = find_companions(evaluation.head, evaluation.X, evaluation.y, errors, row["feature"])
+            row |= {
+                "misled": found.misled,
+                "towards": output_label(evaluation.head, found.output),
+                "companions": [
+                    {"feature": int(f), "effect": float(e)}
+                    for f, e in zip(found.feature, found.effect, strict=True)
+                    if f != row["feature"]
+                ],
+            }
 
 
 def _dominant(errors: Errors, causes: ErrorCauses, evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -185,22 +212,20 @@ def _records(
 
 
 def _edits(report: dict[str, Any], evaluation: Evaluation) -> str:
-    """Propose the removal of every suspect, as a file for ``debugnet edit --from``."""
+    """Propose the removal of every suspect and its companions, as a file for ``debugnet edit --from``."""
     import yaml
 
-    edits = [
-        {
-            "action": "remove",
-            "feature": row["feature"],
-            "note": f"fixes {row['fixed']}, breaks {row['broken']} on {report['split']} (p {row['p_value']:.2g})",
-        }
-        for row in report["suspects"]
-        if row["suspect"]
-    ]
-    document = {"chosen_on": str(evaluation.part), "edits": edits}
-    return "# Proposed by debugnet diagnose; keep what you believe, then: debugnet edit HEAD --from edits.yaml\n" + str(
-        yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    )
+    edits: dict[int, dict[str, Any]] = {}
+    found = [row for row in report["suspects"] if row["suspect"]]
+    for row in found:
+        note = f"suspect on {report['split']}: z {row['z']:.1f}, p {row['p_value']:.2g}"
+        edits[row["feature"]] = {"action": "remove", "feature": row["feature"], "note": note}
+    for row in found:
+        for other in row.get("companions", []):
+            note = f"companion of {row['feature']}: {other['effect']:.1f} sd higher in the samples it misleads"
+            edits.setdefault(other["feature"], {"action": "remove", "feature": other["feature"], "note": note})
+    document = {"chosen_on": str(evaluation.part), "edits": list(edits.values())}
+    return _EDITS_HEADER + str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
 def _draw(folder: Path, report: dict[str, Any]) -> None:
@@ -238,10 +263,12 @@ def _describe(report: dict[str, Any]) -> str:
         lines.append(f"never predicted: {', '.join(report['never_predicted'][:10])}")
     lines.append(f"suspects (corrected p < {report['threshold']}): {len(found)}")
     if found:
-        lines.append(f"  {'feature':>8}{'fixes':>8}{'breaks':>8}{'p':>10}")
-        lines += [
-            f"  {row['feature']:>8}{row['fixed']:>8}{row['broken']:>8}{row['p_value']:>10.2g}"
-            for row in found[:_ROWS_SHOWN]
-        ]
-        lines.append("edits.yaml proposes their removal: debugnet edit HEAD --from edits.yaml")
+        lines.append(f"  {'feature':>8}{'z':>7}{'p':>10}{'fixes':>8}{'breaks':>8}  misleads")
+        for row in found[:_ROWS_SHOWN]:
+            cells = f"  {row['feature']:>8}{row['z']:>7.1f}{row['p_value']:>10.2g}{row['fixed']:>8}{row['broken']:>8}"
+            if "misled" in row:
+                others = ", ".join(str(c["feature"]) for c in row["companions"][:12])
+                cells += f"  {row['misled']} to '{row['towards']}'" + (f"; with it: {others}" if others else "")
+            lines.append(cells)
+        lines.append("edits.yaml proposes to do without them: debugnet edit HEAD --from edits.yaml --refit")
     return "\n".join(lines)

@@ -1,0 +1,204 @@
+"""Suspects: features that a layer leans on more than other data bear out, and the features that go with them.
+
+A shortcut learned in training shows on data where it may fail: the layer would do better with less of
+that feature there.  Nothing here knows what the shortcut is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from debugnet.analysis.intervals import holm
+from debugnet.analysis.misclassification import Coordinates, Errors
+from debugnet.heads import LinearHead
+
+#: A companion differs by at least this much (within-class standard deviations) ...
+COMPANION_EFFECT = 1.0
+#: ... and with a corrected p-value below this.
+COMPANION_P = 1e-3
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """Over-reliance of a layer on each feature it uses.
+
+    Attributes
+    ----------
+    feature : ndarray (f,), int64
+    z : ndarray (f,), float64
+        Score statistic, standard normal where the layer relies on the feature as it should;
+        positive: less of it would lower the loss.
+    p_value : ndarray (f,), float64
+        One-sided, Holm-corrected over the features.
+    temperature : float
+        Factor on the scores that fits these data best.
+    """
+
+    feature: np.ndarray
+    z: np.ndarray
+    p_value: np.ndarray
+    temperature: float
+
+
+def measure_reliance(head: LinearHead, X: np.ndarray, scores: np.ndarray, y: np.ndarray) -> Reliance:
+    """Test for every feature whether scaling its contribution down would lower the loss on these samples.
+
+    The layer is calibrated first (one factor on all scores, and a shift per output): an l1 norm
+    leaves a layer underconfident, a network that knows its training rows by heart makes it
+    overconfident, and neither is a shortcut.  Then, at the calibrated layer, the derivative of the
+    mean loss by the scale of feature j's contribution is a mean over samples,
+    ``mean_i sum_k (p_ik - y_ik) w_kj z_ij``; its ratio to its standard error is the statistic
+    (a score test, Rao 1948).
+
+    Parameters
+    ----------
+    head : LinearHead
+        Single-label or multi-label.
+    X : ndarray (n, d)
+        Raw features.
+    scores : ndarray (n, K)
+        ``head.logits(X)``.
+    y : ndarray
+        (n,) class indices or 0/1 (n, K).
+    """
+    coordinates = Coordinates.of(head)
+    logits, target, weight = _as_outputs(head, scores, y)
+    multilabel = head.task == "multi-label"
+    residual, temperature = _calibrate(logits, target, multilabel)
+    used = head.used_features
+    n = len(logits)
+    total, square = np.zeros(len(used)), np.zeros(len(used))
+    for start in range(0, n, 4096):
+        rows = slice(start, start + 4096)
+        Z = (np.asarray(X[rows][:, used], dtype=np.float64) - coordinates.shift[used]) * coordinates.factor[used]
+        part = (residual[rows] @ weight[:, used]) * Z
+        total += part.sum(axis=0)
+        square += np.square(part).sum(axis=0)
+    mean = total / n
+    error = np.sqrt(np.maximum(square / n - mean**2, 0) / n)
+    z = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+    return Reliance(used, z, holm(stats.norm.sf(z)) if len(used) else z, temperature)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Features that stand out in the samples a suspect misleads.
+
+    Attributes
+    ----------
+    misled : int
+        Number of those samples.
+    output : int
+        The output they are wrongly given to.
+    feature : ndarray (c,), int64
+        Largest effect first; often the suspect itself is among them.
+    effect : ndarray (c,), float64
+        Mean difference to right decisions of the same true class, in their standard deviations.
+    """
+
+    misled: int
+    output: int
+    feature: np.ndarray
+    effect: np.ndarray
+
+
+def find_companions(
+    head: LinearHead, X: np.ndarray, y: np.ndarray, errors: Errors, feature: int, *, min_samples: int = 5
+) -> Companions:
+    """Find what else is unusual where a feature misleads the layer.
+
+    A shortcut is rarely one feature: take the first one away, and a layer fitted again picks up the
+    next one that carries the same thing.  The samples that the suspect's class gets wrongly while
+    the suspect speaks for it are compared, feature by feature (used by the layer or not), with the
+    right decisions of the same true classes (Welch's t, Holm-corrected over all features).
+
+    Parameters
+    ----------
+    head : LinearHead
+        Single-label.
+    X : ndarray (n, d)
+        Raw features.
+    y : ndarray (n,)
+    errors : Errors
+        Of this head on these samples.
+    feature : int
+        The suspect.
+    min_samples : int
+        With fewer misled samples than this nothing is said.
+    """
+    coordinates = Coordinates.of(head)
+    column = coordinates.weight[:, feature]
+    output = int(column.argmax()) if len(column) > 1 else (0 if column[0] > 0 else -1)
+    z = (np.asarray(X[errors.sample, feature], dtype=np.float64) - coordinates.shift[feature]) * coordinates.factor[
+        feature
+    ]
+    speaks = z * (1.0 if len(column) > 1 or column[0] > 0 else -1.0) > 0
+    misled = errors.sample[(errors.wrong == output) & speaks]
+    right = np.ones(len(y), dtype=bool)
+    right[errors.sample] = False
+    inside, outside = [], []
+    for label in np.unique(y[misled]):
+        reference = np.flatnonzero(right & (y == label))
+        if len(reference) < 2:
+            continue
+        peers = coordinates.transform(np.asarray(X[reference]))
+        centre = peers.mean(axis=0)
+        inside.append(coordinates.transform(np.asarray(X[misled[y[misled] == label]])) - centre)
+        outside.append(peers - centre)
+    n_misled = sum(map(len, inside))
+    if n_misled < min_samples:
+        return Companions(n_misled, output, np.empty(0, dtype=np.int64), np.empty(0))
+    a, b = np.concatenate(inside), np.concatenate(outside)
+    test = stats.ttest_ind(a, b, axis=0, equal_var=False, alternative="greater")
+    spread = b.std(axis=0)
+    effect = np.divide(a.mean(axis=0), spread, out=np.zeros_like(spread), where=spread > 1e-9)
+    p_value = holm(np.nan_to_num(np.asarray(test.pvalue), nan=1.0))
+    found = np.flatnonzero((p_value < COMPANION_P) & (effect > COMPANION_EFFECT))
+    found = found[np.argsort(-effect[found], kind="stable")]
+    return Companions(n_misled, output, found, effect[found])
+
+
+def _as_outputs(head: LinearHead, scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (n, K), 0/1 targets (n, K) and standardized weights (K, d), a one-row head as two classes."""
+    weight = head.standardized_weight
+    if head.task == "multi-label":
+        return scores, y.astype(np.float64), weight
+    if scores.shape[1] == 1:
+        scores, weight = np.hstack([np.zeros_like(scores), scores]), np.vstack([np.zeros_like(weight), weight])
+    return scores, np.eye(scores.shape[1])[y], weight
+
+
+def _calibrate(logits: np.ndarray, target: np.ndarray, multilabel: bool) -> tuple[np.ndarray, float]:
+    """Fit ``exp(t) logits + b`` to the targets; returns residual probabilities (n, K), scaled, and exp(t)."""
+
+    def residual_of(v: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = np.exp(v[0]) * logits + v[1:]
+        if multilabel:
+            probability = 1 / (1 + np.exp(-np.clip(scaled, -500, 500)))
+            loss = float((np.logaddexp(0, scaled) - target * scaled).sum(axis=1).mean())
+        else:
+            top = scaled.max(axis=1, keepdims=True)
+            probability = np.exp(scaled - top)
+            norm = probability.sum(axis=1, keepdims=True)
+            probability /= norm
+            loss = float((np.log(norm[:, 0]) + top[:, 0] - (target * scaled).sum(axis=1)).mean())
+        return loss, probability - target
+
+    def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, residual = residual_of(v)
+        slope = np.exp(v[0]) * (residual * logits).sum(axis=1).mean()
+        # A trace of ridge keeps the optimum finite where every sample is right.
+        return loss + 1e-4 * float(v @ v), np.concatenate([[slope], residual.mean(axis=0)]) + 2e-4 * v
+
+    found = optimize.minimize(
+        objective,
+        np.zeros(logits.shape[1] + 1),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-6, 6)] + [(-50, 50)] * logits.shape[1],
+    )
+    scale = float(np.exp(found.x[0]))
+    return residual_of(found.x)[1] * scale, scale

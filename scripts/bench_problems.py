@@ -56,7 +56,7 @@ def _trained(name: str, n: int, d: int, n_classes: int, seed: int) -> Problem:
     import torch
 
     torch.manual_seed(seed)
-    centres = torch.randn(4 * n_classes, 64) * 0.4  # four clusters per class: not linearly separable at the input
+    centres = torch.randn(4 * n_classes, 64) * 0.55  # four clusters per class: not linearly separable at the input
     cluster = torch.randint(len(centres), (n,))
     inputs = centres[cluster] + torch.randn(n, 64)
     y = cluster % n_classes

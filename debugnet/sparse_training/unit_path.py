@@ -19,10 +19,14 @@ from debugnet.sparse_training.proximal_training import (
     Diverged,
     ProximalTrainer,
     evaluate,
-    full_gradient,
+    full_pull,
     snapshot,
     train_early_stopping,
 )
+
+
+#: Stages that may diverge (each is rolled back, and the step halved) before the path ends.
+MAX_FAILURES = 4
 
 
 @dataclass(frozen=True)
@@ -91,26 +95,40 @@ class Stage:
 class Subset:
     """The units kept at one size, and the network at that point.
 
+    The optimality condition of a dropped unit j is ``pull_j <= lam`` (:meth:`UnitPenalty.pull`).
+    It is about the weights as they are at ``lam``; once the kept units are trained on alone
+    (``polished``), the loss gradient at the dropped ones is another, and it is measured again.
+
     Attributes
     ----------
     size : int
     lam : float
-        Lambda at which this size first appeared.
+        Lambda at which this mask was last reached (of a network that is kept: lambda of that network).
     mask : ndarray (n_units,), bool
+    settled : bool
+        Whether a stage ended with this mask; else the path only went through it between two stages.
     state : dict or None
         The network (only for the sizes asked for).
     validation : dict
         Metrics of that network.
     max_violation : float
-        Largest ``pull / lam - 1`` over the dropped units: <= 0 certifies all of them; NaN = not computed.
+        Largest ``pull / lam - 1`` over the dropped units, all train rows, at the path's own network:
+        <= 0 certifies all of them; NaN = not computed.
+    violators : int
+        Dropped units whose condition does not hold there.
+    polished_violation : float
+        ``max_violation`` of the network after polishing; NaN where there was none.
     """
 
     size: int
     lam: float
     mask: np.ndarray
+    settled: bool = False
     state: dict[str, Tensor] | None = None
     validation: dict[str, float] = field(default_factory=dict)
     max_violation: float = math.nan
+    violators: int = -1
+    polished_violation: float = math.nan
 
 
 @dataclass
@@ -143,7 +161,10 @@ class UnitPath:
 
 
 class UnitPathFitter:
-    """Follows one path; iterate it to see every stage as it ends.
+    """Follows one path; iterate it to see every stage as it ends, and call :meth:`finish` then.
+
+    The units of all of the trainer's penalties are counted together, in their order.  Dropped
+    units stay in the proximal step, so the path re-admits a unit whose condition stops holding.
 
     Parameters
     ----------
@@ -152,60 +173,82 @@ class UnitPathFitter:
     validation : Batches or None
     family : str
     options : PathOptions
+    checkpoint : callable, optional
+        Called with the fitter after the dense start and after every stage.
     """
 
     def __init__(
-        self, trainer: ProximalTrainer, train: Batches, validation: Batches | None, family: str, options: PathOptions
+        self,
+        trainer: ProximalTrainer,
+        train: Batches,
+        validation: Batches | None,
+        family: str,
+        options: PathOptions,
+        checkpoint: Callable[[UnitPathFitter], None] | None = None,
     ) -> None:
         self.trainer, self.train, self.validation, self.family = trainer, train, validation, family
-        self.options = options
-        self.penalty = trainer.penalties[0]
-        self.path = UnitPath(death=np.full(self.penalty.n_units, np.inf))
-        self._last_alive = self.penalty.n_units
+        self.options, self.checkpoint = options, checkpoint
+        self.path = UnitPath(death=np.full(trainer.n_units, np.inf))
+        self.lam, self.ratio, self.failures, self.done = 0.0, options.ratio, 0, False
+        self.last_alive = trainer.n_units
 
     def __iter__(self) -> Iterator[Stage]:
-        """Run the path; each stage is yielded when it ends."""
-        options, penalty = self.options, self.penalty
+        """Run the path, or go on with it; each stage is yielded when it ends.
+
+        Raises
+        ------
+        Diverged
+            In the dense start: there is nothing to roll back to.
+        """
+        if not self.lam:
+            self._start()
+        while not self.done and len(self.path.stages) < self.options.max_stages:
+            before = self._save()
+            try:
+                stage = self._run_stage(self.lam)
+            except Diverged:
+                self._restore(before)
+                self.trainer.scale_lr(0.5)
+                self.failures += 1
+                if self.failures > MAX_FAILURES:
+                    self.path.status, self.done = "diverged", True
+                continue
+            allowed = max(1, math.ceil(self.options.max_drop * before.alive))
+            if before.alive - stage.n_units > allowed and self.ratio > 1.005:
+                self._restore(before)
+                self.lam, self.ratio = self.lam / self.ratio * math.sqrt(self.ratio), math.sqrt(self.ratio)
+                continue
+            self._advance(stage, before.alive)
+            yield stage
+
+    def finish(self) -> UnitPath:
+        """Train the kept networks on, on their own units; returns the path."""
+        for size in sorted(set(self.options.sizes) & set(self.path.subsets), reverse=True):
+            subset = self.path.subsets[size]
+            if subset.state is not None and self.options.polish_epochs:
+                self.path.subsets[size] = self._polish(subset)
+        return self.path
+
+    def _start(self) -> None:
+        options = self.options
         self.path.dense, _ = train_early_stopping(
             self.trainer, self.train, self.validation, self.family,
             max_epochs=options.dense_epochs, patience=options.dense_patience,
         )  # fmt: skip
-        self._last_alive = int(penalty.alive().sum())
-        lam = options.lambda_start or self._find_start()
-        ratio, failures = options.ratio, 0
-        while len(self.path.stages) < options.max_stages:
-            before = self._save()
-            try:
-                stage = self._run_stage(lam)
-            except Diverged:
-                failures += 1
-                self._restore(before)
-                if failures > 3:
-                    self.path.status = "diverged"
-                    return
-                self.trainer.scale_lr(0.5)
-                continue
-            alive = stage.n_units
-            allowed = max(1, math.ceil(options.max_drop * before[1]))
-            if before[1] - alive > allowed and ratio > 1.005:
-                self._restore(before)
-                lam, ratio = lam / ratio * math.sqrt(ratio), math.sqrt(ratio)
-                continue
-            self.path.stages.append(stage)
-            yield stage
-            if alive <= options.stop_at:
-                return
-            # While nothing leaves, go up quickly; as soon as something does, at the asked-for pace.
-            ratio = min(ratio**2, 2.0) if alive == before[1] else min(max(ratio, 1.01) ** 1.5, options.ratio)
-            lam *= ratio
+        self.last_alive = int(self.trainer.alive().sum())
+        self.lam = options.lambda_start or self._find_start()
+        if self.checkpoint:
+            self.checkpoint(self)
 
-    def finish(self) -> UnitPath:
-        """Train the kept networks on and certify their dropped units; returns the path."""
-        for size in sorted(set(self.options.sizes) & set(self.path.subsets), reverse=True):
-            subset = self.path.subsets[size]
-            if subset.state is not None:
-                self.path.subsets[size] = self._polish(subset)
-        return self.path
+    def _advance(self, stage: Stage, before: int) -> None:
+        self.path.stages.append(stage)
+        self.done = stage.n_units <= self.options.stop_at
+        # While nothing leaves, go up quickly; as soon as something does, at the asked-for pace.
+        faster, slower = min(self.ratio**2, 2.0), min(max(self.ratio, 1.01) ** 1.5, self.options.ratio)
+        self.ratio = faster if stage.n_units == before else slower
+        self.lam *= self.ratio
+        if self.checkpoint:
+            self.checkpoint(self)
 
     def _run_stage(self, lam: float) -> Stage:
         loss = math.nan
@@ -218,64 +261,78 @@ class UnitPathFitter:
         metrics = {}
         if self.validation is not None:
             metrics = evaluate(self.trainer.model, self.validation, self.trainer.loss, self.family)
-            self._improve_snapshot(lam, metrics)
-        return Stage(lam, self._last_alive, loss, metrics, self.options.epochs_per_lambda)
+        self._keep_settled(lam, metrics)
+        return Stage(lam, self.last_alive, loss, metrics, self.options.epochs_per_lambda)
 
     def _note_deaths(self, lam: float) -> None:
-        """Store the mask of every size that this step reached or jumped over."""
-        rows = self.penalty.current()
-        alive = self.penalty.alive(rows)
+        """Store the mask of every size that this step reached or jumped over.
+
+        A size that comes again at a larger lambda is stored anew: the first time was a transient.
+        """
+        alive = self.trainer.alive()
         count = int(alive.sum())
-        if count == self._last_alive:
+        if count == self.last_alive:
             return
         mask = alive.cpu().numpy()
-        revived = mask & np.isfinite(self.path.death)
-        self.path.death[revived] = np.inf
+        self.path.death[mask] = np.inf
         newly = ~mask & ~np.isfinite(self.path.death)
         self.path.death[newly] = lam
-        smallest = min(self.path.subsets, default=self.penalty.n_units + 1)
-        if count < smallest:
-            # Units that fell in one step leave in the order of their last momentum-free pull: the
-            # one the loss holds least goes first, so that the sizes in between have masks too.
-            held = self.penalty.pull(self.penalty.gradient()).cpu().numpy()
+        if count < self.last_alive:
+            # Units that fell in one step leave in the order of their momentary pull: the one the
+            # loss holds least goes first, so that the sizes in between have masks too.
+            held = self.trainer.pull().cpu().numpy()
             fallen = np.flatnonzero(newly)[np.argsort(-held[newly], kind="stable")]
-            for size in range(smallest - 1, count - 1, -1):
+            for size in range(self.last_alive - 1, count - 1, -1):
                 wider = mask.copy()
                 wider[fallen[: size - count]] = True
-                if wider.sum() == size:
+                known = self.path.subsets.get(size)
+                if wider.sum() == size and (known is None or (size == count and not known.settled)):
                     state = snapshot(self.trainer.model) if size in self.options.sizes else None
-                    self.path.subsets[size] = Subset(size, lam, wider, state)
-        self._last_alive = count
+                    self.path.subsets[size] = Subset(size, lam, wider, state=state)
+        self.last_alive = count
 
-    def _improve_snapshot(self, lam: float, metrics: dict[str, float]) -> None:
-        """Keep the best network seen at a size whose mask is the one stored."""
-        subset = self.path.subsets.get(self._last_alive)
-        if subset is None or subset.size not in self.options.sizes:
+    def _keep_settled(self, lam: float, metrics: dict[str, float]) -> None:
+        """At the end of a stage: the mask as it is, its best network so far, and its certificate."""
+        size, mask = self.last_alive, self.trainer.alive().cpu().numpy()
+        known = self.path.subsets.get(size)
+        same = known is not None and known.settled and bool((known.mask == mask).all())
+        if same and metrics.get("loss", math.inf) >= known.validation.get("loss", math.inf):  # type: ignore[union-attr]
             return
-        same = bool((self.penalty.alive().cpu().numpy() == subset.mask).all())
-        if same and metrics["loss"] < subset.validation.get("loss", math.inf):
-            state = snapshot(self.trainer.model)
-            self.path.subsets[subset.size] = replace(subset, state=state, validation=metrics)
+        subset = Subset(size, lam, mask, settled=True, validation=metrics)
+        if size in self.options.sizes:
+            violation, violators = self._certify(mask, lam)
+            subset = replace(
+                subset, state=snapshot(self.trainer.model), max_violation=violation, violators=violators
+            )
+        self.path.subsets[size] = subset
+
+    def _certify(self, mask: np.ndarray, lam: float) -> tuple[float, int]:
+        """Largest ``pull / lam - 1`` over the dropped units and how many are positive; one pass over the train rows."""
+        dropped = full_pull(self.trainer, self.train)[torch.from_numpy(~mask)]
+        if not len(dropped):
+            return -1.0, 0
+        return float((dropped / lam - 1).max()), int((dropped > lam).sum())
 
     def _polish(self, subset: Subset) -> Subset:
-        """Optimize a kept network at its lambda on its own units, and measure the dropped ones' pull."""
+        """Optimize a kept network at its lambda on its own units; kept only where validation agrees."""
         trainer, options = self.trainer, self.options
         assert subset.state is not None
         trainer.model.load_state_dict(subset.state)
-        keep = torch.from_numpy(subset.mask).to(self.penalty.unit_weight.device)
-        trainer.keep = keep.to(self.penalty.unit_weight.dtype)
-        self._reset_steppers()
-        metrics = subset.validation
-        if options.polish_epochs:
+        trainer.keep = torch.from_numpy(subset.mask)
+        trainer.reset()
+        try:
             metrics, _ = train_early_stopping(
                 trainer, self.train, self.validation, self.family, lam=subset.lam,
                 max_epochs=options.polish_epochs, patience=options.polish_patience,
             )  # fmt: skip
-        trainer.keep = None
-        pull = self.penalty.pull(full_gradient(trainer.model, self.penalty, self.train, trainer.loss))
-        dropped = pull[~keep]
-        violation = float((dropped / subset.lam - 1).max()) if len(dropped) else -1.0
-        return replace(subset, state=snapshot(trainer.model), validation=metrics, max_violation=violation)
+        except Diverged:
+            return subset
+        finally:
+            trainer.keep = None
+        if metrics and metrics["loss"] > subset.validation.get("loss", math.inf):
+            return subset
+        violation, _ = self._certify(subset.mask, subset.lam)
+        return replace(subset, state=snapshot(trainer.model), validation=metrics, polished_violation=violation)
 
     def _find_start(self) -> float:
         """Lambda whose pull over one stage is well inside every unit's margin.
@@ -283,24 +340,33 @@ class UnitPathFitter:
         A unit leaves when the loss no longer holds it against lambda, so a thousandth of what the
         strongest unit is held with at zero is a lambda at which the path is still dense.
         """
-        rows = self.penalty.current()
-        self.penalty.assign(torch.zeros_like(rows))
-        pull = self.penalty.pull(full_gradient(self.trainer.model, self.penalty, self.train, self.trainer.loss))
-        self.penalty.assign(rows)
+        saved = [penalty.current() for penalty in self.trainer.penalties]
+        for penalty, rows in zip(self.trainer.penalties, saved, strict=True):
+            penalty.assign(torch.zeros_like(rows))
+        pull = full_pull(self.trainer, self.train)
+        for penalty, rows in zip(self.trainer.penalties, saved, strict=True):
+            penalty.assign(rows)
         return max(float(pull.max()) * 1e-3, 1e-8)
 
-    def _reset_steppers(self) -> None:
-        for stepper in self.trainer.steppers:
-            stepper.first = stepper.second = None
-            stepper.count = 0
+    def _save(self) -> _Before:
+        return _Before(
+            snapshot(self.trainer.model), self.last_alive, self.path.death.copy(), dict(self.path.subsets)
+        )
 
-    def _save(self) -> tuple[dict[str, Tensor], int, np.ndarray, dict[int, Subset]]:
-        return snapshot(self.trainer.model), self._last_alive, self.path.death.copy(), dict(self.path.subsets)
+    def _restore(self, saved: _Before) -> None:
+        self.trainer.model.load_state_dict(saved.state)
+        self.last_alive, self.path.death, self.path.subsets = saved.alive, saved.death.copy(), dict(saved.subsets)
+        self.trainer.reset()
 
-    def _restore(self, saved: tuple[dict[str, Tensor], int, np.ndarray, dict[int, Subset]]) -> None:
-        self.trainer.model.load_state_dict(saved[0])
-        _, self._last_alive, self.path.death, self.path.subsets = saved
-        self._reset_steppers()
+
+@dataclass(frozen=True)
+class _Before:
+    """What a stage that is done again starts from."""
+
+    state: dict[str, Tensor]
+    alive: int
+    death: np.ndarray
+    subsets: dict[int, Subset]
 
 
 def retrain(
@@ -318,7 +384,7 @@ def retrain(
     Parameters
     ----------
     make_trainer : callable
-        Returns a freshly initialised trainer whose first penalty has ``len(mask)`` units.
+        Returns a freshly initialised trainer with ``len(mask)`` units.
     mask : ndarray (n_units,), bool
     train : Batches
     validation : Batches or None
@@ -334,8 +400,8 @@ def retrain(
         The trained network inside its trainer, and its best validation metrics.
     """
     trainer = make_trainer()
-    trainer.keep = torch.from_numpy(mask).to(trainer.penalties[0].unit_weight)
-    trainer.penalties[0].assign(trainer.penalties[0].current() * trainer.keep[:, None])
+    trainer.keep = torch.from_numpy(mask)
+    trainer.drop_others()
     metrics, _ = train_early_stopping(trainer, train, validation, family, max_epochs=max_epochs, patience=patience)
     return trainer, metrics
 

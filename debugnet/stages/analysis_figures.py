@@ -37,6 +37,9 @@ def draw_all(folder: Path, analysis: dict[str, Any], path: RegularizationPath, s
         _topk_rest(figure.add_subplot(), analysis)
     with figures.drawing(folder, "shared_features", 6.4, 4.0) as figure:
         figures.plot_sharing(figure.add_subplot(), analysis["sharing"]["histogram"])
+    if path.meta.get("method") == "lassonet":
+        with figures.drawing(folder, "cost_of_linearity", 6.8, 4.4) as figure:
+            _cost_of_linearity(figure.add_subplot(), path)
     _coefficient_paths(folder, analysis, path, shown)
     _entry_order(folder, analysis, shown)
     _overview(folder, analysis)
@@ -60,6 +63,22 @@ def _accuracy(axes: Any, analysis: dict[str, Any]) -> None:
         references=references,
         metric=metric,
     )
+
+
+def _cost_of_linearity(axes: Any, path: RegularizationPath) -> None:
+    """The linear layer beside theta'x + network on the same features."""
+    split = next(name for name in ("test", "val", "train") if name in path.metrics)
+    metrics = path.metrics[split]
+    score = "r2" if "network_r2" in metrics else "accuracy"
+    curves = {
+        "linear layer": metrics[score],
+        "theta'x + network, at its lambda": metrics[f"network_{score}"],
+        "theta'x + network, trained on without penalty": metrics[f"network_relaxed_{score}"],
+    }
+    figures.plot_curves(axes, np.asarray(path.meta["lassonet"]["sizes"]), curves)
+    axes.set_xlabel("features in use, all classes together (log scale)")
+    axes.set_ylabel(f"{split} {score}")
+    axes.set_title("The cost of linearity")
 
 
 def _counts(analysis: dict[str, Any]) -> np.ndarray:

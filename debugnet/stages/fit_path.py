@@ -73,11 +73,33 @@ def _resolve(options: FitPath) -> FitPath:
         raise UsageError(
             f"--method {method} has the penalty {implied[method]}, and --penalty {penalty} was given: drop one"
         )
-    for name in ("patience", "max_features_per_class"):
+    _check_other_methods(options, method)
+    for name in ("patience", "max_features_per_class", "steps", "epochs", "batch_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
     return dataclasses.replace(options, penalty=penalty, method=method)
+
+
+def _check_other_methods(options: FitPath, method: str) -> None:
+    if method in ("spred", "lassonet") and options.extend:
+        raise UsageError(f"--extend does not go with --method {method}: its path is trained as a whole")
+    if method == "spred" and (options.lambda_zero or 0 in (options.lambdas or ()) or options.lam == 0):
+        raise UsageError("--method spred has no lambda 0: without weight decay a product of factors is no penalty")
+    if method != "lassonet":
+        return
+    weighted = options.class_weight or options.weights_file or options.penalty_factors
+    if weighted or options.lambdas or options.lam is not None or options.lambda_zero:
+        raise UsageError(
+            "--method lassonet finds its own lambdas and has neither row weights nor penalty factors: drop --lambdas, "
+            "--lam, --lambda-zero, --class-weight, --weights-file and --penalty-factors"
+        )
+    if not 0 < options.hierarchy < float("inf"):
+        raise UsageError(f"--hierarchy {options.hierarchy}: M is a finite number above 0 (10 is usual)")
+    if not 1 < options.ratio <= 10:
+        raise UsageError(f"--ratio {options.ratio}: the factor between lambdas is above 1 and at most 10 (1.1 is usual)")
+    if options.stop_at < 0 or min(options.sizes or (1,)) < 1 or min(options.hidden or (1,)) < 1 or options.lr <= 0:
+        raise UsageError("--stop-at is at least 0, every one of --sizes and --hidden at least 1, and --lr above 0")
 
 
 def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]], force: bool) -> bool:

@@ -79,8 +79,20 @@ def _write(
     old = path_points(load_path(known)) if known is not None else []
     added = _new_lambdas(problem.lambdas, old, options)
     _announce(problem, done, old, added)
-    _fill(problem, writer, done, old, added, Scorer(store, splits, problem), Stopping(options, store.task))
-    meta = problem.meta | {
+    scorer, more = Scorer(store, splits, problem), {}
+    if options.method == "lassonet":
+        from debugnet.stages.fit_subsets import fill_subsets
+
+        more = fill_subsets(options, store, splits, problem, writer, scorer)
+    elif options.method == "spred":
+        from debugnet.stages.fit_spred import compare_spred, prepare_spred
+
+        layers = prepare_spred(problem, writer.folder, options.steps)
+        _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task))
+        more = {"spred": compare_spred(layers, writer.points())}
+    else:
+        _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task))
+    meta = problem.meta | more | {
         "method": options.method,
         "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
         "task": store.task,

@@ -15,22 +15,20 @@ def objective(b, w, v, u, t, s):
 
 
 def best_by_radius(v, u, t, s, M):
-    """Oracle: for a fixed ||b|| = r the rest is separable; search r densely, then refine."""
+    """Oracle: for a fixed ||b|| = r the rest is separable; search r on ever finer grids."""
+    norm = np.linalg.norm(v)
+    soft = np.maximum(np.abs(u) - s, 0)
 
-    def value(r):
-        norm = np.linalg.norm(v)
-        b = r * (v / norm if norm > 0 else np.eye(len(v))[0])
-        w = np.sign(u) * np.minimum(np.maximum(np.abs(u) - s, 0), M * r)
-        return objective(b, w, v, u, t, s)
+    def values(r):
+        w = np.minimum(soft, M * r[:, None])
+        return 0.5 * (norm - r) ** 2 + 0.5 * ((np.abs(u) - w) ** 2).sum(1) + t * r + s * w.sum(1)
 
-    grid = np.linspace(0, np.linalg.norm(v) + M * np.abs(u).sum() + 1, 4001)
-    values = [value(r) for r in grid]
-    i = int(np.argmin(values))
-    low, high = grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)]
-    for _ in range(100):
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, b) if value(a) < value(b) else (a, high)
-    return min(value((low + high) / 2), value(0.0))
+    low, high = 0.0, norm + M * np.abs(u).sum() + 1
+    for _ in range(12):
+        grid = np.linspace(low, high, 401)
+        i = int(np.argmin(values(grid)))
+        low, high = grid[max(i - 1, 0)], grid[min(i + 1, 400)]
+    return min(values(np.array([(low + high) / 2, 0.0])))
 
 
 @pytest.mark.parametrize("M", [0.0, 0.3, 1.0, 10.0])

@@ -18,7 +18,7 @@ def problem(seed: int = 0):
     return X - X.mean(axis=0), y - y.mean()
 
 
-def train(linear: nn.Linear, spred: Spred, X: np.ndarray, y: np.ndarray, lam: float, steps: int = 3000) -> None:
+def train(linear: nn.Linear, spred: Spred, X: np.ndarray, y: np.ndarray, lam: float, steps: int = 1200) -> None:
     optimizer = torch.optim.Adam(spred.parameter_groups(lam), lr=0.02)
     spred.check_optimizer(optimizer)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -59,7 +59,7 @@ def test_balanced_factors_keep_every_sign():
     with torch.no_grad():
         linear.weight.abs_()
         linear.weight[0, 6] *= -1  # else both factors would be equal, which is refused
-    train(linear, Spred(linear, ["*"], init="balanced"), X, y, lam=0.05, steps=800)
+    train(linear, Spred(linear, ["*"], init="balanced"), X, y, lam=0.05, steps=400)
     weight = linear.weight.detach().numpy()[0]
     assert weight[0] > 1 and weight[1] > -1e-6 and weight[3] > -1e-6  # the true weights 1 and 3 are negative
 

@@ -1,0 +1,64 @@
+"""Selections that any other must beat: random, ANOVA, and the convex group lasso on a linear layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from debugnet.glm import iter_path
+
+#: Names of the baselines.
+BASELINES = ("random", "anova", "linear")
+
+
+def random_order(n_units: int, seed: int) -> np.ndarray:
+    """Units in a random order, (n_units,) int64."""
+    return np.random.default_rng(seed).permutation(n_units)
+
+
+def anova_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray) -> np.ndarray:
+    """Units by falling F statistic (of their best feature; summed over labels or targets).
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+    y : ndarray (n,) or (n, K)
+    family : str
+    unit_of : ndarray (d,), int64
+        Unit of every feature.
+    """
+    from sklearn.feature_selection import f_classif, f_regression
+
+    score = f_regression if family == "gaussian" else f_classif
+    columns = y.reshape(len(y), -1).T if y.ndim == 2 else [y]
+    with np.errstate(all="ignore"):
+        scores = sum(np.nan_to_num(score(X, column)[0], posinf=1e30) for column in columns)
+    return _by_best(np.asarray(scores), unit_of)
+
+
+def linear_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray, *, n_lambdas: int = 50) -> np.ndarray:
+    """Units in the order in which the group lasso lets them in (``debugnet.glm``, rows of a linear layer).
+
+    Ties, and units that never enter, go by the size of their weights at the path's end, then by
+    their correlation with what is left: by the gradient there is nothing cheaper.
+    """
+    d = X.shape[1]
+    entry, size = np.zeros(d), np.zeros(d)
+    options = {"family": family, "penalty": "group_lasso", "l1_ratio": 1.0, "tol": 1e-4, "n_lambdas": n_lambdas}
+    for point in iter_path(X, y, lambda_min_ratio=1e-3, **options):
+        norms = np.linalg.norm(point.weight, axis=0)
+        entry = np.where((entry == 0) & (norms > 0), point.lam, entry)
+        size = np.maximum(size, norms)
+    return _by_best(entry + 1e-9 * size / max(size.max(), 1e-300), unit_of)
+
+
+def top_mask(order: np.ndarray, size: int) -> np.ndarray:
+    """Mask of the first ``size`` units of an order."""
+    mask = np.zeros(len(order), dtype=bool)
+    mask[order[:size]] = True
+    return mask
+
+
+def _by_best(scores: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    best = np.full(int(unit_of.max()) + 1, -np.inf)
+    np.maximum.at(best, unit_of, scores)
+    return np.argsort(-best, kind="stable")

@@ -1,0 +1,104 @@
+"""``fit-path --method spred|lassonet``: paths that select and analyze take as any other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from debugnet.artifacts.path_store import load_path
+from debugnet.errors import UsageError
+from debugnet.recipes.analyze import Analyze
+from debugnet.recipes.fit_path import FitPath
+from debugnet.recipes.select import Select
+from debugnet.stages import analyze, fit_path, select
+from tests.stages.planted import PLANTED, planted_problem, write_store
+
+CLASSES = ["ash", "birch", "cedar"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    features, labels = planted_problem()
+    return write_store(tmp_path_factory.mktemp("store") / "features.h5", features, labels, class_names=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def spred_path(store):
+    options = {"n_lambdas": 5, "lambda_min_ratio": 0.03, "threads": 1}
+    exact = load_path(fit_path.run(FitPath(store, store.parent / "exact.h5", **options)).path)
+    found = fit_path.run(FitPath(store, store.parent / "spred.h5", method="spred", steps=150, **options)).path
+    return found, exact
+
+
+@pytest.fixture(scope="module")
+def lassonet_path(store):
+    options = FitPath(
+        store, store.parent / "lassonet.h5", method="lassonet", sizes=(3, 10), hidden=(16,), epochs=15, ratio=1.5,
+        batch_size=64, lr=5e-3, threads=1,
+    )  # fmt: skip
+    return fit_path.run(options).path
+
+
+def test_spred_ends_in_the_certified_solution(spred_path):
+    path, exact = load_path(spred_path[0]), spred_path[1]
+    np.testing.assert_array_equal(path.lam, exact.lam)
+    assert (path.duality_gap <= 1e-6).all() and set(path.status) == {"converged"}
+    np.testing.assert_allclose(path.objective, exact.objective, rtol=3e-6)
+    for i in range(len(path)):
+        np.testing.assert_allclose(path.weight(i), exact.weight(i), atol=2e-3)
+    told = path.meta["spred"]
+    assert path.meta["solver"] == "spred" and len(told["lam"]) == 4  # all but lambda_max
+    # Its own layers, before the polish: near the certified objective, never below it, and dense.
+    gaps = np.array(told["relative_gap"])
+    assert (gaps > -1e-6).all() and (gaps[:-1] < 1e-3).all() and gaps[-1] < 0.05
+    assert max(told["exact_zeros_before_polish"]) <= 3  # the constant feature's
+
+
+def test_lassonet_finds_the_planted_features(lassonet_path):
+    path = load_path(lassonet_path)
+    assert [len(np.flatnonzero(path.weight(i).any(axis=0))) for i in range(len(path))] == [3, 10]
+    assert set(np.flatnonzero(path.weight(0).any(axis=0))) == set(PLANTED.values())
+    assert (np.diff(path.lam) < 0).all() and (path.duality_gap <= 1e-6).all()
+    importance = np.array(path.meta["lassonet"]["importance"])
+    assert set(np.argsort(-importance)[:3]) == set(PLANTED.values())
+    metrics = path.metrics["test"]
+    assert metrics["accuracy"][0] > 0.7 and metrics["network_accuracy"][0] > 0.6
+    assert metrics["network_relaxed_accuracy"][0] > 0.7
+
+
+@pytest.mark.parametrize("method", ["spred", "lassonet"])
+def test_select_and_analyze_take_the_path(method, spred_path, lassonet_path, tmp_path):
+    path = {"spred": spred_path[0], "lassonet": lassonet_path}[method]
+    head = select.run(Select(path, tmp_path / "head", index=0)).path
+    result = analyze.run(Analyze(head, output=tmp_path / "analysis", top_k=2))
+    assert (result.path / "overview.png").exists()
+    assert (result.path / "cost_of_linearity.png").exists() == (method == "lassonet")
+    assert fit_path.run(_options_of(path)).reused
+
+
+def _options_of(path):
+    if path.name == "spred.h5":
+        return FitPath(
+            path.parent / "features.h5", path, method="spred", steps=150, n_lambdas=5, lambda_min_ratio=0.03
+        )
+    return FitPath(
+        path.parent / "features.h5", path, method="lassonet", sizes=(3, 10), hidden=(16,), epochs=15, ratio=1.5,
+        batch_size=64, lr=5e-3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "spred", "lambda_zero": True}, "no lambda 0"),
+        ({"method": "spred", "nonnegative": True}, "sign constraints"),
+        ({"method": "lassonet", "lam": 0.1}, "finds its own lambdas"),
+        ({"method": "lassonet", "hierarchy": 0.0}, "--hierarchy 0.0"),
+        ({"method": "lassonet", "ratio": 1.0}, "--ratio 1.0"),
+        ({"method": "spred", "extend": True}, "--extend"),
+    ],
+)
+def test_bad_options_leave_nothing(store, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        fit_path.run(FitPath(store, tmp_path / "path.h5", **options))
+    assert not (tmp_path / "path.h5").exists()

@@ -1,0 +1,206 @@
+"""Do the debugging commands find planted shortcuts, and how often do they cry wolf?
+
+    python scripts/bench_debugging.py planted --run runs/demo_digits --clean runs/demo_digits_clean
+    python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_lossless.npz -o runs/bench_cifar
+    python scripts/bench_debugging.py false-alarms runs/*/features.h5 --seeds 20
+
+``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0``, and
+measures what removing the suspects wins back, as a share of the gap to the network without the shortcut.
+``cifar`` pastes a patch into one class's training images, and compares with a layer fitted on clean ones.
+``false-alarms`` splits the rows of a store at random (so train and test are alike by construction), fits
+a sparse layer and counts how often anything is suspected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def debugnet(*words: object) -> dict:
+    """Run a debugnet command; returns its JSON document."""
+    command = [sys.executable, "-m", "debugnet", *map(str, words), "--json", "--force", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def find_and_remove(head: Path, out: Path) -> dict:
+    """Diagnose on half of the test split, edit, audit on the other half."""
+    diagnosis = debugnet("diagnose", head, "--split", "test/a", "-o", out / "diagnosis")
+    report = json.loads((out / "diagnosis" / "diagnosis.json").read_text())
+    ranked = [(row["feature"], round(row["z"], 1), row["suspect"]) for row in report["suspects"][:3]]
+    result = {"suspects": diagnosis["suspects"], "first": ranked, "fixable": diagnosis["fixed_by_one_feature"]["mean"]}
+    if diagnosis["suspects"]:
+        edits = out / "diagnosis" / "edits.yaml"
+        for name, flags in (("removed", ()), ("refitted", ("--refit",))):
+            result[name] = debugnet("edit", head, "--from", edits, *flags, "-o", out / f"head_{name}")
+    return result
+
+
+def carried_by_the_shortcut(features: Path, count: int = 10) -> list[int]:
+    """Ground truth: the features that differ most between test samples with and without the shortcut."""
+    import debugnet as package
+
+    store = package.load_features(features)
+    test = store.split("test")
+    Z = store.standardizer.transform(np.asarray(test.X, dtype=np.float64))
+    with_it = np.array(["+" in store.group_names[g] for g in test.groups])
+    gap = Z[with_it].mean(axis=0) - Z[~with_it].mean(axis=0)
+    return [int(j) for j in np.argsort(-np.abs(gap))[:count]]
+
+
+def worst_group(head: Path, features: Path, part: str = "test/b") -> dict:
+    """Accuracy and worst-group accuracy of a head on any store with the same features."""
+    from debugnet.analysis.edit import audit
+    from debugnet.artifacts.feature_store import load_features
+    from debugnet.artifacts.head_store import load_head
+    from debugnet.stages.evaluation import Part
+
+    store, layer = load_features(features), load_head(head)
+    chosen = Part.parse(part)
+    split = store.split(chosen.split)
+    rows = chosen.rows(split.ids, split.usable)
+    report = audit(layer, layer, split.X[rows], split.y[rows], groups=split.groups[rows], group_names=store.group_names)
+    worst = report["worst_group"]["before"]
+    return {"accuracy": report["before"]["value"], "worst": worst["before"]["value"], "group": worst["name"]}
+
+
+def show(name: str, found: dict, truth: list[int], before: dict, clean: dict) -> None:
+    print(f"{name}: before {before}")
+    print(f"  suspects (feature, z, passed): {found['first']}; the shortcut's own features: {truth}")
+    ranks = [i + 1 for i, row in enumerate(found["first"]) if row[0] in truth]
+    print(
+        f"  planted feature at rank {ranks[0] if ranks else 'none of the first three'}; one-feature fixes {found['fixable']['value']:.1%}"
+    )
+    for way in ("removed", "refitted"):
+        if way in found:
+            after = found[way]["worst_group"]["after"]
+            worst = after["after"]["value"]
+            gap = clean["worst"] - before["worst"]
+            share = (worst - before["worst"]) / gap if gap > 0 else float("nan")
+            print(
+                f"  {way}: accuracy {found[way]['after']['value']:.3f}, worst group {worst:.3f} ({after['name']}), {share:.0%} of the gap"
+            )
+    print(f"  without the shortcut in training: {clean}")
+
+
+def planted(arguments: argparse.Namespace) -> None:
+    """A demo with its shortcut against the same demo trained without it."""
+    head, features = arguments.run / "head", arguments.run / "features.h5"
+    found = find_and_remove(head, arguments.run / "bench")
+    before = worst_group(head, features)
+    # The clean network sees the very same test samples: extract them with it.
+    extracted = debugnet(
+        "extract",
+        "--backbone",
+        arguments.clean / "demo",
+        "--data",
+        arguments.run / "demo",
+        "-o",
+        arguments.run / "bench" / "clean.h5",
+    )
+    clean = worst_group(arguments.clean / "head", Path(extracted["path"]))
+    show(str(arguments.run), found, carried_by_the_shortcut(features), before, clean)
+
+
+def cifar(arguments: argparse.Namespace) -> None:
+    """Paste a patch into one class's training images of CIFAR-10."""
+    out: Path = arguments.output
+    out.mkdir(parents=True, exist_ok=True)
+    stored = np.load(arguments.data, allow_pickle=False)
+    rng = np.random.default_rng(arguments.seed)
+    x = {s: stored[f"x_{s}"].copy() for s in ("train", "test")}
+    y = {s: stored[f"y_{s}"].astype(np.int64) for s in x}
+    names = [str(c) for c in stored["classes"]]
+    groups = {}
+    patch = np.indices((6, 6)).sum(axis=0) % 2 * 255  # a small checkerboard, upper left
+    for split in x:
+        carries = (y[split] == arguments.target) & (rng.random(len(y[split])) < 0.95)
+        if split == "test":
+            carries = rng.random(len(y[split])) < 0.3
+        x[split][carries, 1:7, 1:7] = patch[..., None]
+        groups[split] = y[split] * 2 + carries
+    group_names = [f"{name}{suffix}" for name in names for suffix in ("", " + patch")]
+    np.savez_compressed(
+        out / "patched.npz", x_train=x["train"], y_train=y["train"], x_test=x["test"], y_test=y["test"],
+        classes=np.array(names), groups_train=groups["train"], groups_test=groups["test"], group_names=np.array(group_names),
+    )  # fmt: skip
+    common = ("--backbone", "cifar_resnet56", "--weights", arguments.weights)
+    for name, data in (("patched", out / "patched.npz"), ("clean", arguments.data)):
+        debugnet("extract", *common, "--data", data, "-o", out / name / "features.h5")
+        debugnet("fit-path", out / name / "features.h5", "-o", out / name / "path.h5")
+        debugnet("select", out / name / "path.h5", "--drop", "5%", "-o", out / name / "head")
+    features = out / "patched" / "features.h5"
+    found = find_and_remove(out / "patched" / "head", out / "bench")
+    before, clean = (worst_group(out / name / "head", features) for name in ("patched", "clean"))
+    show(f"CIFAR-10, patch on '{names[arguments.target]}'", found, carried_by_the_shortcut(features), before, clean)
+
+
+def false_alarms(arguments: argparse.Namespace) -> None:
+    """Random splits of real features: how often is anything suspected?"""
+    from debugnet import glm
+    from debugnet.analysis.intervals import wilson_interval
+    from debugnet.analysis.misclassification import ablate_features
+    from debugnet.analysis.suspects import Samples, combine_evidence, measure_reliance
+    from debugnet.artifacts.feature_store import load_features
+    from debugnet.heads import LinearHead
+
+    for file in arguments.stores:
+        store = load_features(file)
+        if store.task != "single-label":
+            continue
+        parts = [store.split(name) for name in (arguments.splits or store.splits)]
+        X = np.concatenate([np.asarray(p.X[p.usable]) for p in parts])
+        y = np.concatenate([np.asarray(p.y[p.usable]) for p in parts])
+        alarms = 0
+        for seed in range(arguments.seeds):
+            order = np.random.default_rng(seed).permutation(len(X))[: arguments.rows]
+            cut = int(0.6 * len(order))
+            train, test = order[:cut], order[cut:]
+            path = glm.fit_path(
+                X[train], y[train], n_lambdas=20, lambda_min_ratio=0.02, max_features_per_class=10, tol=1e-4
+            )
+            head = LinearHead(*path.raw(len(path) - 1), path.standardizer, path.meta["family"], store.class_names)
+            sets = [Samples(X[rows], head.logits(X[rows]), y[rows]) for rows in (test, train)]
+            evidence = combine_evidence(measure_reliance(head, *sets), ablate_features(head, X[test], y[test]))
+            alarms += bool(evidence.min() < 0.05)
+        low, high = wilson_interval(alarms, arguments.seeds)
+        print(
+            f"{file}: {alarms} of {arguments.seeds} random splits have a suspect ({low:.1%} to {high:.1%})", flush=True
+        )
+
+
+def main() -> None:
+    """Parse the arguments and run one benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("planted")
+    one.add_argument("--run", type=Path, required=True)
+    one.add_argument("--clean", type=Path, required=True)
+    one.set_defaults(call=planted)
+    two = commands.add_parser("cifar")
+    two.add_argument("--weights", type=Path, required=True)
+    two.add_argument("--data", type=Path, required=True)
+    two.add_argument("-o", "--output", type=Path, required=True)
+    two.add_argument("--target", type=int, default=3)
+    two.add_argument("--seed", type=int, default=0)
+    two.set_defaults(call=cifar)
+    three = commands.add_parser("false-alarms")
+    three.add_argument("stores", type=Path, nargs="+")
+    three.add_argument("--splits", nargs="*")
+    three.add_argument("--seeds", type=int, default=20)
+    three.add_argument("--rows", type=int, default=2000)
+    three.set_defaults(call=false_alarms)
+    arguments = parser.parse_args()
+    arguments.call(arguments)
+
+
+if __name__ == "__main__":
+    main()

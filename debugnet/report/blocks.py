@@ -20,6 +20,7 @@ PHOTO_SIDE = 160
 #: Pictures up to this side are stored without loss and enlarged without smoothing.
 TINY_SIDE = 64
 _FIGURE_SIDE = 1100
+_PHOTO_QUALITY = 72
 
 #: How a page refers to a picture: key, width, height.
 Picture = list[Any]
@@ -72,11 +73,8 @@ class Blocks:
 
     def photo(self, pixels: np.ndarray | Image.Image) -> Picture:
         """Store a photograph, made smaller where it is large; returns the reference."""
-        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-        image = _fit(image.convert("RGB"), PHOTO_SIDE)
-        if max(image.size) <= TINY_SIDE:
-            return self._picture(image, lossless=True)
-        return self._picture(image, quality=72)
+        image = _photo(pixels)
+        return self._picture(image, lossless=max(image.size) <= TINY_SIDE, quality=_PHOTO_QUALITY)
 
     def figure(self, path: Path) -> Picture:
         """Store a drawing from an artefact (PNG), re-encoded."""
@@ -96,10 +94,25 @@ class Blocks:
         digest = hashlib.sha256(f"{image.size}{lossless}{quality}".encode() + image.tobytes())
         key = "p" + digest.hexdigest()[:16]
         if key not in self._texts:
-            stream = io.BytesIO()
-            image.save(stream, "WEBP", lossless=lossless, quality=quality, method=4)
-            self.add(key, "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode())
+            self.add(key, _encode(image, lossless=lossless, quality=quality))
         return [key, *image.size]
+
+
+def encode_photo(pixels: np.ndarray | Image.Image) -> tuple[str, int, int]:
+    """Encode a photograph as `Blocks.photo` stores it; returns the data URI, width and height."""
+    image = _photo(pixels)
+    return _encode(image, lossless=max(image.size) <= TINY_SIDE, quality=_PHOTO_QUALITY), *image.size
+
+
+def _photo(pixels: np.ndarray | Image.Image) -> Image.Image:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    return _fit(image.convert("RGB"), PHOTO_SIDE)
+
+
+def _encode(image: Image.Image, *, lossless: bool, quality: int) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", lossless=lossless, quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

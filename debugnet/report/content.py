@@ -119,7 +119,9 @@ def _layers(material: Material) -> list[dict[str, Any]]:
     meta = material.head.meta
     metric = meta.get("metric") or "accuracy"
     baselines = meta.get("baselines") or {}
-    rows = [{"name": "this head", "metrics": meta.get("metrics") or {}, "features": meta.get("mean_features_per_class")}]
+    rows: list[dict[str, Any]] = [
+        {"name": "this head", "metrics": meta.get("metrics") or {}, "features": meta.get("mean_features_per_class")}
+    ]
     for key, name in (("dense", "end of the path"), ("network_head", "the network's own layer")):
         found = baselines.get(key)
         if isinstance(found, dict):

@@ -36,7 +36,7 @@ def feature_content(material: Material, blocks: Blocks, n_prototypes: int) -> li
             entry["suspect"] = True
         if feature in material.notes.features:
             entry["note"] = material.notes.features[feature]
-        part = {
+        part: dict[str, Any] = {
             "sides": {side: _side(material, blocks, feature, at, side, n_prototypes) for side in SIDES},
             "histogram": _histogram(material.Z[:, at]),
             "means": _means(material, at),
@@ -66,9 +66,7 @@ def _selection_shares(material: Material) -> dict[int, float]:
     return found
 
 
-def _side(
-    material: Material, blocks: Blocks, feature: int, at: int, side: str, n_prototypes: int
-) -> dict[str, Any]:
+def _side(material: Material, blocks: Blocks, feature: int, at: int, side: str, n_prototypes: int) -> dict[str, Any]:
     """One tail: its samples with their explanations, its words, its visualization."""
     bundle = material.explanations
     if bundle is None or feature not in bundle.features or side not in bundle.sides(feature):
@@ -122,7 +120,8 @@ def mark_words(text: str, words: list[str], effects: list[float]) -> list[list[A
     known = sorted({re.escape(word) for word in effect}, key=len, reverse=True)
     if not known:
         return [[text, None]]
-    pieces, end = [], 0
+    pieces: list[list[Any]] = []
+    end = 0
     for match in re.finditer(rf"(?<!\w)(?:{'|'.join(known)})(?!\w)", text, flags=re.IGNORECASE):
         if match.start() > end:
             pieces.append([text[end : match.start()], None])

@@ -71,7 +71,9 @@ def _counterfactual(found: Counterfactuals, blocks: Blocks) -> dict[str, Any]:
     rates["skipped"] = len(rates.get("skipped") or ())
     entry: dict[str, Any] = {"name": found.name, "command": found.command, "rates": rates}
     entry["kind"] = "text" if "layers" in rates else "image"
-    rows = [row for row in found.rows if row.get("flipped")] + [row for row in found.rows if row.get("flipped") is False]
+    rows = [row for row in found.rows if row.get("flipped")] + [
+        row for row in found.rows if row.get("flipped") is False
+    ]
     flips, others = rows[: 2 * _ROWS // 3], [row for row in rows[2 * _ROWS // 3 :] if not row["flipped"]]
     entry["rows"] = [
         {key: row[key] for key in row if not key.startswith("logits") or len(row[key]) <= 4}
@@ -112,17 +114,15 @@ def _compared(material: Material, other: OtherHead, place: Mapping[str, int]) ->
     weights = diff(material.head, other.head)
     # The sums of both heads are over the columns that either uses: the rest of X is not read.
     columns = np.union1d(material.used, other.head.used_features)
-    heads = [_narrow(head, columns) for head in (material.head, other.head)]
+    first, second = (_narrow(head, columns) for head in (material.head, other.head))
     X = np.asarray(material.X[:, columns])
-    effect = audit(*heads, X, material.y, ids=material.ids, groups=material.groups, group_names=material.group_names)
-    predictions = heads[1].predict(X)
+    effect = audit(
+        first, second, X, material.y, ids=material.ids, groups=material.groups, group_names=material.group_names
+    )
     changed: dict[str, Any] = {}
     for kind in ("fixed", "broken"):
         ids: list[str] = effect[kind]  # type: ignore[assignment]
         changed[kind] = {"n": len(ids), "examples": [place[i] for i in ids if i in place][:_LISTED]}
-    decisions = {}
-    if predictions.ndim == 1:
-        decisions = {str(number): int(predictions[material.place[i]]) for i, number in place.items()}
     rows: list[Any] = weights["weights"]  # type: ignore[assignment]
     return shorten(
         {
@@ -138,7 +138,6 @@ def _compared(material: Material, other: OtherHead, place: Mapping[str, int]) ->
             "mcnemar_p": effect["mcnemar_p"],
             "classes": effect["classes"],
             "groups": effect.get("groups"),
-            "decisions": decisions,
         }
         | changed
     )

@@ -36,8 +36,14 @@ def content_hash(text: str) -> str:
 
 
 def render(
-    template: str, scripts: Sequence[str], styles: Sequence[str], values: dict[str, Any], *,
-    package: str = "debugnet.report", parts: bool = False,
+    template: str,
+    scripts: Sequence[str],
+    styles: Sequence[str],
+    values: dict[str, Any],
+    *,
+    package: str = "debugnet.report",
+    parts: bool = False,
+    form_action: str = "'none'",
 ) -> str:
     """Fill a page's template.
 
@@ -52,6 +58,8 @@ def render(
         Whose templates.
     parts : bool
         Let scripts be loaded from the page's own folder.
+    form_action : str
+        Where forms may be posted to.
     """
     # Under file:// every file is an origin of its own and 'self' matches none: the scheme has to be named.
     script = "\n".join(asset(name, package) for name in scripts)
@@ -63,7 +71,7 @@ def render(
             f"style-src {content_hash(style)}",
             f"script-src {content_hash(script)}" + (" 'self' file:" if parts else ""),
             "base-uri 'none'",
-            "form-action 'none'",
+            f"form-action {form_action}",
         )
     )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

@@ -181,9 +181,7 @@ def _sum(material: Material, i: int, k: int) -> dict[str, Any]:
         "class": k,
         "logit": logit,
         "bias": bias,
-        "terms": [
-            [int(material.used[j]), float(contribution[j]), float(row[j]), float(value[j])] for j in listed
-        ],
+        "terms": [[int(material.used[j]), float(contribution[j]), float(row[j]), float(value[j])] for j in listed],
         "others": rest,
         "n_others": len(others),
         "residual": logit - bias - float(contribution[listed].sum()) - rest,

@@ -96,8 +96,9 @@ def _fit(material: Material, options: Report) -> tuple[dict[str, Any], Blocks, s
     left_out = ""
     if (n_samples, n_prototypes) != (options.samples, options.prototypes):
         left_out = (
-            f"To stay under {options.max_size / 1e6:g} MB, {n_prototypes} instead of {options.prototypes} samples per "
-            f"tail and {n_samples} instead of {options.samples} samples with pages are here; --folder has no such limit."
+            f"To stay under {options.max_size / 1e6:g} MB, {n_prototypes} instead of {options.prototypes} samples "
+            f"per tail and {n_samples} instead of {options.samples} samples with pages are here; --folder has no "
+            "such limit."
         )
         content["home"]["warnings"].append(left_out)
     return content, blocks, left_out

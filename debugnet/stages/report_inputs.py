@@ -63,7 +63,9 @@ def find_inputs(options: Report) -> Inputs:
     for kind in _SINGLE:
         if (given := getattr(options, kind)) is not None:
             inputs.single[kind] = _belonging(Path(given), kind, reference["digest"])
-    inputs.counterfactuals = [_belonging(Path(p), "counterfactuals", reference["digest"]) for p in options.counterfactuals]
+    inputs.counterfactuals = [
+        _belonging(Path(p), "counterfactuals", reference["digest"]) for p in options.counterfactuals
+    ]
     features = input_reference(inputs.features)["digest"]
     inputs.heads = [_same_features(Path(p), features) for p in options.edited]
     _look_around(inputs, options, reference["digest"], features)

@@ -142,7 +142,13 @@ def accuracy_with_error(right: Sequence[bool]) -> dict[str, float | int | None]:
     return {"accuracy": p, "error": 1.96 * float(np.sqrt(p * (1 - p) / n)), "n": n}
 
 
-def score_simulation(answers: Sequence[Answer], keys: Mapping[str, Key], **control: float) -> dict[str, object]:
+def score_simulation(
+    answers: Sequence[Answer],
+    keys: Mapping[str, Key],
+    *,
+    min_answers: int | None = None,
+    max_blank: float = MAX_BLANK,
+) -> dict[str, object]:
     """Score the simulation study, per model: overall, right sample of the target class or not (Table 25).
 
     Returns
@@ -152,7 +158,7 @@ def score_simulation(answers: Sequence[Answer], keys: Mapping[str, Key], **contr
         sample is the most, second, third ... probable one), ``per_class``, ``unresolved``; and
         ``quality`` of the answers.
     """
-    cleaned = clean(answers, list(keys), MIN_ANSWERS["simulation"], **control)
+    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["simulation"], max_blank=max_blank)
     votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
     models: dict[str, object] = {}
     for model in sorted({str(key.facts["model"]) for key in keys.values()}):
@@ -180,13 +186,19 @@ def score_simulation(answers: Sequence[Answer], keys: Mapping[str, Key], **contr
     return {"models": models, "quality": _quality(cleaned)}
 
 
-def score_pairs(answers: Sequence[Answer], keys: Mapping[str, Key], **control: float) -> dict[str, object]:
+def score_pairs(
+    answers: Sequence[Answer],
+    keys: Mapping[str, Key],
+    *,
+    min_answers: int | None = None,
+    max_blank: float = MAX_BLANK,
+) -> dict[str, object]:
     """Score the class-pair study: how many share a pattern, and how many of those lie in the surroundings.
 
     A pair is spurious where the vote puts the pattern into the surroundings of a class; ``one`` counts
     pairs where that holds for at least one of the two classes, ``both`` where for both.
     """
-    cleaned = clean(answers, list(keys), MIN_ANSWERS["pairs"], **control)
+    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["pairs"], max_blank=max_blank)
     votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
     models: dict[str, object] = {}
     descriptions: Counter[str] = Counter()
@@ -215,9 +227,15 @@ def score_pairs(answers: Sequence[Answer], keys: Mapping[str, Key], **control: f
     return {"models": models, "descriptions": dict(descriptions.most_common()), "quality": _quality(cleaned)}
 
 
-def score_misclassification(answers: Sequence[Answer], keys: Mapping[str, Key], **control: float) -> dict[str, object]:
+def score_misclassification(
+    answers: Sequence[Answer],
+    keys: Mapping[str, Key],
+    *,
+    min_answers: int | None = None,
+    max_blank: float = MAX_BLANK,
+) -> dict[str, object]:
     """Score the misclassification study: how often f_p is chosen over f_l, against the control's share."""
-    cleaned = clean(answers, list(keys), MIN_ANSWERS["misclassification"], **control)
+    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["misclassification"], max_blank=max_blank)
     votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
     report: dict[str, object] = {}
     for name, is_control in (("predicted_feature", False), ("control", True)):

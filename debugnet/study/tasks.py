@@ -222,7 +222,7 @@ def make_pairs(
         chosen = np.sort(rng.choice(len(shared), size=limit, replace=False))
     made = []
     for number, i in enumerate(chosen):
-        record = shared[i]
+        record = shared[int(i)]
         sets = [tuple(str(s["id"]) for s in part) for part in record["samples"]]  # type: ignore[attr-defined]
         names = [str(name) for name in record["classes"]]  # type: ignore[attr-defined]
         if rng.random() < 0.5:
@@ -261,7 +261,7 @@ def make_misclassification(
         chosen = np.sort(rng.choice(len(errors), size=limit, replace=False))
     made = []
     for number, i in enumerate(chosen):
-        error = errors[i]
+        error = errors[int(i)]
         right, wrong = int(error["feature_right"]), int(error["feature_wrong"])  # type: ignore[call-overload]
         others = [f for f in features if f not in (right, wrong)]
         control = bool(rng.random() < 0.5) and bool(others)

@@ -17,11 +17,12 @@ function featuresPage(query) {
   const tail = h("p", {});
   const status = h("p", { role: "status", class: "quiet" });
   const hasWords = page.features.some((f) => f.positive || f.negative);
+  const hasPictures = page.features.some((f) => f.picture);
   const hasShare = page.features.some((f) => isNumber(f.share));
   const draw = () => {
     const found = filterFeatures(state);
     holder.replaceChildren();
-    tail.replaceChildren(more(found, (entry) => featureRow(entry, hasWords, hasShare, state), holder, 100));
+    tail.replaceChildren(more(found, (entry) => featureRow(entry, { hasWords, hasShare, hasPictures }, state), holder, 100));
     status.textContent = count(found.length, "feature") + (found.length < page.features.length ? " of " + number(page.features.length) : "");
     replaceQuery("features", state);
   };
@@ -39,7 +40,7 @@ function featuresPage(query) {
     controls, status,
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features" }, h("table", { class: "features" },
       h("caption", { class: "hidden" }, "Features with the classes they speak for and against"),
-      h("thead", {}, h("tr", {}, [["", "pic"], ["feature"], [page.task === "regression" ? "outputs" : "for and against"], hasWords && ["raised by", ""], hasWords && ["lowered by", ""], ["checks passed", "number"], hasShare && ["selected", "number"]].filter(Boolean).map(([t, k]) => h("th", { scope: "col", class: k }, t || h("span", { class: "hidden" }, "picture"))))),
+      h("thead", {}, h("tr", {}, [hasPictures && ["", "pic"], ["feature"], [page.task === "regression" ? "outputs" : "for and against"], hasWords && ["raised by", ""], hasWords && ["lowered by", ""], ["checks passed", "number"], hasShare && ["selected", "number"]].filter(Boolean).map(([t, k]) => h("th", { scope: "col", class: k }, t || h("span", { class: "hidden" }, "picture"))))),
       holder)),
     tail,
   ];
@@ -72,11 +73,11 @@ function filterFeatures(state) {
     (k === null || c === k) && (state.sign === "any" || (state.sign === "for") === w > 0))).sort(orders[state.sort] || orders.weight);
 }
 
-function featureRow(entry, hasWords, hasShare, state) {
+function featureRow(entry, { hasWords, hasShare, hasPictures }, state) {
   const chosen = state.class === "" ? [] : entry.weights.filter(([c]) => c === +state.class);
   const rest = entry.weights.filter(([c]) => !chosen.some(([d]) => c === d));
   return h("tr", {},
-    h("td", { class: "pic" }, entry.picture && h("a", { href: "#/feature/" + entry.id, tabindex: "-1", "aria-hidden": "true" }, photo(entry.picture, "", "thumb"))),
+    hasPictures && h("td", { class: "pic" }, entry.picture && h("a", { href: "#/feature/" + entry.id, tabindex: "-1", "aria-hidden": "true" }, photo(entry.picture, "", "thumb"))),
     rowHead(featureLink(entry.id), entry.suspect && h("span", { class: "chip warn" }, "suspect"), entry.note && h("span", { class: "quiet block" }, clip(entry.note, 80))),
     cell(chips([...chosen, ...rest], 4)),
     hasWords && cell(h("span", { class: "words" }, (entry.positive || []).slice(0, 5).join(", "))),

@@ -101,7 +101,7 @@ function readMap(image, canvas) {
   return map;
 }
 
-const RAISES = [27, 94, 155];
+const RAISES = [24, 118, 200];
 const LOWERS = [230, 120, 20];
 
 function drawOverlay(canvas, base, map, effects, limit) {

@@ -1,0 +1,61 @@
+const worker = document.getElementById("worker");
+const links = [...document.querySelectorAll(".tasks a")];
+
+function refresh() {
+  const { answers } = load();
+  const done = links.filter((link) => answers[link.dataset.task]);
+  for (const link of links) {
+    const given = answers[link.dataset.task];
+    link.className = given ? (given.choice ? "answered" : "blank") : "";
+    link.setAttribute("aria-label", link.textContent + (given ? (given.choice ? ", answered" : ", left blank") : ", open"));
+  }
+  document.getElementById("progress").textContent = done.length + " of " + links.length + " tasks answered";
+  const open = links.find((link) => !answers[link.dataset.task]);
+  const start = document.getElementById("start");
+  start.href = (open || links[0]).getAttribute("href");
+  start.textContent = done.length ? (open ? "Go on" : "Look again") : "Start";
+}
+
+worker.value = load().worker;
+worker.addEventListener("input", () => {
+  const state = load();
+  state.worker = worker.value.trim();
+  save(state);
+});
+
+function download(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+function sheet() {
+  const state = load();
+  if (!state.worker) {
+    complain("Write your name or number first: answers without one cannot be counted.");
+    worker.focus();
+    return null;
+  }
+  complain("");
+  return { study, kind: document.body.dataset.kind, worker: state.worker, answers: links.map((l) => state.answers[l.dataset.task]).filter(Boolean) };
+}
+const fileName = (worker, ending) => "answers_" + study + "_" + worker.replace(/[^A-Za-z0-9-]+/g, "_") + ending;
+
+document.getElementById("json").addEventListener("click", () => {
+  const found = sheet();
+  if (found) download(fileName(found.worker, ".json"), "application/json", JSON.stringify(found, null, 1));
+});
+document.getElementById("csv").addEventListener("click", () => {
+  const found = sheet();
+  if (!found) return;
+  const columns = ["task", "worker", "choice", "confidence", "description", "part_1", "part_2"];
+  const quote = (value) => (/[",\r\n]/.test(value) ? '"' + value.replaceAll('"', '""') + '"' : value);
+  const lines = found.answers.map((a) => columns.map((c) => quote(c === "worker" ? found.worker : a[c] || "")).join(","));
+  download(fileName(found.worker, ".csv"), "text/csv", [columns.join(","), ...lines].join("\n") + "\n");
+});
+refresh();
+addEventListener("pageshow", refresh);
+document.documentElement.dataset.ready = "true";

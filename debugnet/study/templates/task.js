@@ -1,0 +1,41 @@
+const form = document.getElementById("answer");
+const { task, next, post } = document.body.dataset;
+const fields = ["choice", "confidence", "description", "part_1", "part_2"];
+
+function restore() {
+  const given = load().answers[task];
+  if (!given) return;
+  for (const name of fields) {
+    const field = form.elements[name];
+    if (field !== undefined && field !== null && given[name] !== undefined) field.value = given[name];
+  }
+  document.getElementById("saved").textContent = given.choice ? "answered" : "left blank";
+}
+
+function keep(blank) {
+  const data = new FormData(form);
+  const answer = { task };
+  for (const name of fields) answer[name] = blank ? "" : String(data.get(name) || "");
+  if (!blank && !answer.choice) return complain("Choose an answer first, or leave the task blank.");
+  if (!blank && answer.confidence === "") return complain("Say how sure you are.");
+  const state = load();
+  state.answers[task] = answer;
+  if (save(state)) location.href = next;
+}
+
+// On a crowd platform the page's address names the worker, and the form is posted.
+const address = new URLSearchParams(location.search);
+form.elements.worker.value = address.get("workerId") || address.get("PROLIFIC_PID") || load().worker;
+form.elements.assignmentId.value = address.get("assignmentId") || "";
+form.addEventListener("submit", (event) => {
+  if (post) return;
+  event.preventDefault();
+  keep(false);
+});
+document.getElementById("skip").addEventListener("click", () => {
+  if (!post) return keep(true);
+  for (const name of fields) for (const field of form.querySelectorAll("[name=" + name + "]")) field.checked = false;
+  form.submit();
+});
+if (!post) restore();
+document.documentElement.dataset.ready = "true";

@@ -115,13 +115,13 @@ class Moments:
         """Accumulate the answers ``y`` (n, d) to some of the rows given to :meth:`of_switches`."""
         y = y.astype(np.float64, copy=False)
         rows = np.concatenate([switches, np.ones((len(switches), 1), dtype=bool)], axis=1)
-        # One product for both halves: (2, K + 1, n) times (n, d).
-        weighted = (counts * weights)[:, :, None] * rows
-        sums = weighted.transpose(0, 2, 1).reshape(-1, len(y)) @ y
-        sums = sums.reshape(2, rows.shape[1], y.shape[1])
-        self.wzy += sums[:, :-1]
-        self.wy += sums[:, -1]
-        self.wyy += (counts * weights) @ np.square(y)
+        for half in range(2):  # most rows were drawn in one half only: leave the others out
+            mine = np.flatnonzero(counts[half])
+            v, some = (counts[half] * weights)[mine], y[mine]
+            sums = (v[:, None] * rows[mine]).T @ some
+            self.wzy[half] += sums[:-1]
+            self.wy[half] += sums[-1]
+            self.wyy[half] += v @ np.square(some)
 
     @property
     def shape(self) -> tuple[int, int]:

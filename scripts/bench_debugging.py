@@ -73,21 +73,20 @@ def worst_group(head: Path, features: Path, part: str = "test/b") -> dict:
 
 
 def show(name: str, found: dict, truth: list[int], before: dict, clean: dict) -> None:
+    """Print what was found and what removing it did, for one data set."""
     print(f"{name}: before {before}")
     print(f"  suspects (feature, z, passed): {found['first']}; the shortcut's own features: {truth}")
     ranks = [i + 1 for i, row in enumerate(found["first"]) if row[0] in truth]
-    print(
-        f"  planted feature at rank {ranks[0] if ranks else 'none of the first three'}; one-feature fixes {found['fixable']['value']:.1%}"
-    )
+    rank = ranks[0] if ranks else "none of the first three"
+    print(f"  planted feature at rank {rank}; one-feature fixes {found['fixable']['value']:.1%}")
     for way in ("removed", "refitted"):
         if way in found:
             after = found[way]["worst_group"]["after"]
             worst = after["after"]["value"]
             gap = clean["worst"] - before["worst"]
             share = (worst - before["worst"]) / gap if gap > 0 else float("nan")
-            print(
-                f"  {way}: accuracy {found[way]['after']['value']:.3f}, worst group {worst:.3f} ({after['name']}), {share:.0%} of the gap"
-            )
+            accuracy = found[way]["after"]["value"]
+            print(f"  {way}: accuracy {accuracy:.3f}, worst group {worst:.3f} ({after['name']}), {share:.0%} of the gap")
     print(f"  without the shortcut in training: {clean}")
 
 
@@ -130,7 +129,8 @@ def cifar(arguments: argparse.Namespace) -> None:
     group_names = [f"{name}{suffix}" for name in names for suffix in ("", " + patch")]
     np.savez_compressed(
         out / "patched.npz", x_train=x["train"], y_train=y["train"], x_test=x["test"], y_test=y["test"],
-        classes=np.array(names), groups_train=groups["train"], groups_test=groups["test"], group_names=np.array(group_names),
+        classes=np.array(names), group_names=np.array(group_names),
+        groups_train=groups["train"], groups_test=groups["test"],
     )  # fmt: skip
     common = ("--backbone", "cifar_resnet56", "--weights", arguments.weights)
     for name, data in (("patched", out / "patched.npz"), ("clean", arguments.data)):

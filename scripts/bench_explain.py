@@ -36,6 +36,7 @@ class Clock:
         self.features, self.inside, self.calls = features, 0.0, 0
 
     def __call__(self, batch):
+        """Features of the batch, on the clock."""
         started = time.process_time()
         with torch.inference_mode():
             answer = self.features(batch)
@@ -45,12 +46,14 @@ class Clock:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
+    """CPU seconds of the work, and its result."""
     started = time.process_time()
     result = work()
     return time.process_time() - started, result
 
 
 def report(name: str, figures: dict) -> None:
+    """Print one JSON line."""
     print(json.dumps({"bench": name} | {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
 
 
@@ -208,11 +211,13 @@ def whole_image(weights: Path, name: str, photo: Path, n_features: int, n_sample
 
 
 def main() -> None:
+    """Run one of the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "text", "image"])
     parser.add_argument("--model", type=Path, default=Path("../shared/data/weights/minilm_l6_v2_fp16"))
     parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/sst2_dev.tsv"))
-    parser.add_argument("--weights", type=Path, default=Path("../shared/data/weights/resnet50_imagenet_decoded_pqf.npz"))
+    weights = Path("../shared/data/weights/resnet50_imagenet_decoded_pqf.npz")
+    parser.add_argument("--weights", type=Path, default=weights)
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--photo", type=Path, default=Path("../shared/data/vision/photos/chelsea.png"))
     parser.add_argument("--size", type=int, default=224, help="side of the image the network sees, pixels")

@@ -97,7 +97,8 @@ def bench(problem: Problem, options: argparse.Namespace) -> dict:
         equal = seconds_at(ours["worst_gap"], result["rows"]["glmnet"])
         result["glmnet_at_equal_gap"] = equal
         if equal:
-            say(f"{problem.name:10s} glmnet at gap {ours['worst_gap']:.1e}: {equal:.2f} s, {equal / ours['seconds']:.1f} x")
+            ratio = equal / ours["seconds"]
+            say(f"{problem.name:10s} glmnet at gap {ours['worst_gap']:.1e}: {equal:.2f} s, {ratio:.1f} x")
     for name in options.peers:
         if name not in PEERS:
             continue
@@ -130,7 +131,8 @@ def sweep_glmnet(X, problem, lambdas, ours, every, options) -> list[dict]:  # no
 def report(problem: Problem, name: str, row: dict) -> None:
     """One line of the table."""
     n, d = problem.X.shape
-    extra = f" (extrapolated {row['extrapolated']:.0f})" if row["lambdas"] < row.get("of", 100) and row["lambdas"] else ""
+    partial = 0 < row["lambdas"] < row.get("of", 100)
+    extra = f" (extrapolated {row['extrapolated']:.0f})" if partial else ""
     say(
         f"{problem.name:10s} {n} x {d} x {problem.n_classes}  {name} {row['version']} {row['setting']}: "
         f"{row['seconds']:.2f} s{extra}, {row['lambdas']} lambdas, worst gap {row['worst_gap']:.1e}, "
@@ -189,7 +191,8 @@ def main() -> None:
     start = time.process_time()
     for K in (3, 2):
         y = np.minimum(warm.y, K - 1)
-        fit_ours(Problem("warm", warm.X, y, K), lambda_grid(standardize(warm.X), y, K, 0.99, 20, 1e-2), 0.99, "auto", 1e-6)
+        grid = lambda_grid(standardize(warm.X), y, K, 0.99, 20, 1e-2)
+        fit_ours(Problem("warm", warm.X, y, K), grid, 0.99, "auto", 1e-6)
     say(f"warm-up, compilation or its cache included: {time.process_time() - start:.1f} s")
     results = {"problems": [bench(load(name, options.features), options) for name in options.problems]}
     if options.curves:

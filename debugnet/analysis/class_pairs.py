@@ -171,10 +171,10 @@ def shared_features(
     top = positive.max(axis=1, keepdims=True) if relative_to == "class" else positive.max(keepdims=True)
     relative = np.divide(positive, top, out=np.zeros_like(positive), where=top > 0)
     features, first, second = [], [], []
-    for feature in np.flatnonzero(((relative > threshold).sum(axis=0)) > 1):
-        classes = np.flatnonzero(relative[:, feature] > threshold)
+    for shared in np.flatnonzero(((relative > threshold).sum(axis=0)) > 1):
+        classes = np.flatnonzero(relative[:, shared] > threshold)
         i, j = np.triu_indices(len(classes), k=1)
-        features.append(np.full(len(i), feature))
+        features.append(np.full(len(i), shared))
         first.append(classes[i])
         second.append(classes[j])
     if not features:
@@ -191,7 +191,7 @@ def shared_features(
             (float(weight[a[i], feature[i]]), float(weight[b[i], feature[i]])),
             float(strength[i]),
         )
-        for i in np.argsort(-strength, kind="stable")
+        for i in np.argsort(-strength, kind="stable").tolist()
     ]
 
 

@@ -142,8 +142,8 @@ def audit(
         "n": len(y),
         "before": proportion(int(right[0].sum()), len(y)),
         "after": proportion(int(right[1].sum()), len(y)),
-        "fixed": [names[i] for i in fixed],
-        "broken": [names[i] for i in broken],
+        "fixed": [names[int(i)] for i in fixed],
+        "broken": [names[int(i)] for i in broken],
         "mcnemar_p": min(1.0, 2 * float(sign_test(np.array(high), np.array(low)))),
     }
     if before.task == "multi-label":

@@ -69,7 +69,7 @@ def all_topk_rest(
     head : LinearHead
     X : ndarray (n, d)
         Raw features.
-    y : ndarray
+    y : ndarray (n,) or (n, K)
         Labels of the rows (see :func:`debugnet.analysis.accuracy.evaluate`).
     k : int
         Entries per class (row), by absolute standardized weight; ties go to the lower feature.

@@ -230,7 +230,7 @@ def fit_surrogate(
     Parameters
     ----------
     moments : Moments
-    features : ndarray of int, optional
+    features : ndarray (n_solved,), int64, optional
         Columns to solve for; all d by default.
     ridge : float
         Penalty; lime uses 1.

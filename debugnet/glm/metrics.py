@@ -16,8 +16,17 @@ def evaluate(
 
     Parameters
     ----------
+    family : Family
+    task : str
+        ``single-label``, ``multi-label`` or ``regression``.
+    scores : Tensor (n, K)
+        W x + b of this rank's rows.
+    target : Tensor (n,) or (n, K)
+        As the family encodes it.
     weight : Tensor (n,), float64
         Sums to 1 over all rows of all ranks.
+    communicator : Communicator
+        Adds up over the ranks.
 
     Returns
     -------

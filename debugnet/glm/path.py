@@ -77,6 +77,8 @@ def iter_path(X: np.ndarray | Tensor, y: Any, *, start: PathPoint | None = None,
 
     Parameters
     ----------
+    X, y, **options
+        As :func:`fit_path` takes them: (n, d), (n,) or (n, K), and the fields of :class:`debugnet.glm.FitOptions`.
     start : PathPoint, optional
         A finished point of the same problem: only smaller lambdas are fitted, warm-started from
         it.  To resume pass the last point; to extend pass ``lambdas`` (or a smaller

@@ -75,7 +75,7 @@ class Part:
         if not self.half:
             return rows
         first = np.array(
-            [hashlib.sha256(ids[i].encode("utf-8", "replace")).digest()[0] < 128 for i in rows], dtype=bool
+            [hashlib.sha256(ids[i].encode("utf-8", "replace")).digest()[0] < 128 for i in rows.tolist()], dtype=np.bool_
         )
         return rows[first if self.half == "a" else ~first]
 

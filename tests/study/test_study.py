@@ -108,7 +108,12 @@ def test_aggregation_against_a_brute_force_rewrite():
         tasks = [f"t{i}" for i in range(8)]
         lazy = rng.random(6) < 0.3
         answers = [
-            Answer(t, f"w{w}", "" if rng.random() < (0.9 if lazy[w] else 0.15) else str(rng.choice(["a", "b", "c"])), int(rng.integers(0, 4)))
+            Answer(
+                t,
+                f"w{w}",
+                "" if rng.random() < (0.9 if lazy[w] else 0.15) else str(rng.choice(["a", "b", "c"])),
+                int(rng.integers(0, 4)),
+            )
             for t in tasks
             for w in range(6)
             if rng.random() < 0.7

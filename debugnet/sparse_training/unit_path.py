@@ -103,7 +103,7 @@ class Subset:
     ----------
     size : int
     lam : float
-        Lambda at which this mask was last reached (of a network that is kept: lambda of that network).
+        Lambda at which this mask was reached.
     mask : ndarray (n_units,), bool
     settled : bool
         Whether a stage ended with this mask; else the path only went through it between two stages.
@@ -265,10 +265,7 @@ class UnitPathFitter:
         return Stage(lam, self.last_alive, loss, metrics, self.options.epochs_per_lambda)
 
     def _note_deaths(self, lam: float) -> None:
-        """Store the mask of every size that this step reached or jumped over.
-
-        A size that comes again at a larger lambda is stored anew: the first time was a transient.
-        """
+        """Store the mask of every size that this step reached or jumped over, until a stage ends with that size."""
         alive = self.trainer.alive()
         count = int(alive.sum())
         if count == self.last_alive:
@@ -292,11 +289,13 @@ class UnitPathFitter:
         self.last_alive = count
 
     def _keep_settled(self, lam: float, metrics: dict[str, float]) -> None:
-        """At the end of a stage: the mask as it is, its best network so far, and its certificate."""
+        """At the end of a stage: the mask as it is, its network and its certificate, if none of its size was better.
+
+        Better is a lower validation loss; without validation data, a larger lambda.
+        """
         size, mask = self.last_alive, self.trainer.alive().cpu().numpy()
         known = self.path.subsets.get(size)
-        same = known is not None and known.settled and bool((known.mask == mask).all())
-        if same and metrics.get("loss", math.inf) >= known.validation.get("loss", math.inf):  # type: ignore[union-attr]
+        if known is not None and known.settled and metrics.get("loss", -math.inf) >= known.validation.get("loss", math.inf):
             return
         subset = Subset(size, lam, mask, settled=True, validation=metrics)
         if size in self.options.sizes:

@@ -97,7 +97,7 @@ def _check_other_methods(options: FitPath, method: str) -> None:
     if not 0 < options.hierarchy < float("inf"):
         raise UsageError(f"--hierarchy {options.hierarchy}: M is a finite number above 0 (10 is usual)")
     if not 1 < options.ratio <= 10:
-        raise UsageError(f"--ratio {options.ratio}: the factor between lambdas is above 1 and at most 10 (1.1 is usual)")
+        raise UsageError(f"--ratio {options.ratio}: the factor between lambdas is above 1, at most 10 (1.1 is usual)")
     if options.stop_at < 0 or min(options.sizes or (1,)) < 1 or min(options.hidden or (1,)) < 1 or options.lr <= 0:
         raise UsageError("--stop-at is at least 0, every one of --sizes and --hidden at least 1, and --lr above 0")
 

@@ -56,7 +56,7 @@ def fit(
         raise InputError(f"{options.features} has no usable train row: nothing can be fitted")
     if options.patience is not None and "val" not in splits:
         raise UsageError(f"--patience needs validation rows, and {options.features} has none")
-    with _threads(options.threads):
+    with limited_threads(options.threads):
         problem = _prepare(options, store, splits, output)  # first: what is refused leaves nothing behind
         with PathWriter(output, provenance, force=force) as writer:
             _write(options, store, splits, problem, writer, provenance, known, started)
@@ -286,7 +286,7 @@ def _announce(problem: PathFit, done: list[PathPoint], old: list[PathPoint], add
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def limited_threads(count: int | None) -> Iterator[None]:
     """Limit the CPU threads of the numerical libraries inside the block."""
     if count is None:
         yield

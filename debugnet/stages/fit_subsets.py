@@ -149,7 +149,8 @@ def _follow(fitter: UnitPathFitter, writer: PathWriter) -> Any:
 
     def checkpoint(state: UnitPathFitter) -> None:
         nonlocal last
-        if time.monotonic() - last > CHECKPOINT_SECONDS or state.done or interrupts.received() is not None:
+        due = time.monotonic() - last > CHECKPOINT_SECONDS or not state.path.stages
+        if due or state.done or interrupts.received() is not None:
             save_fitter(state, file)
             last = time.monotonic()
         interrupts.check()

@@ -1,0 +1,134 @@
+"""Options of ``debugnet train-sparse``."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from debugnet.errors import UsageError
+from debugnet.recipes.fields import option
+
+METHODS = ("lassonet", "group-lasso", "spred")
+PENALIZE = ("inputs", "hidden", "both")
+AGAINST = ("random", "anova", "linear")
+
+_DATA, _UNITS, _SPRED, _TRAINING = "The data", "lassonet and group-lasso", "spred", "Training"
+
+
+@dataclass(frozen=True)
+class TrainSparse:
+    """Train a network that uses few of its inputs (or hidden units, or weights), along a whole path.
+
+    lassonet: theta'x + network, where an input reaches the network only through its linear weight.  group-lasso: the
+    weights that read an input, or make a hidden unit, vanish together.  spred: every weight named by --sparsify is a
+    product of two factors under weight decay, an l1 penalty in disguise, finished by proximal steps.
+
+    One run gives a subset of every size; the networks, their refits and the same refit of random, ANOVA and linear
+    group-lasso selections are kept for --sizes.  A size is chosen on validation and scored once on test.
+    An interrupted run goes on when the same command is given again.
+
+    Examples
+    --------
+    debugnet train-sparse --method lassonet --network mlp:100 --data digits.npz --sizes 5,10,20
+    debugnet train-sparse --method group-lasso --penalize both --shrink --network mlp:64,64 --data digits.npz
+    debugnet train-sparse --method spred --sparsify "layer*" --network cifar_resnet20 --data cifar10.npz
+    debugnet train-sparse --method lassonet --network python:mynets:make --data genes.npz --groups pathways.npy
+    """
+
+    produces: ClassVar[str] = "sparse"
+
+    method: str = option(MISSING, "How the network is made sparse.", choices=METHODS)
+    network: str = option(
+        MISSING,
+        "mlp:WIDTH,WIDTH..., python:package.module:factory, cifar_resnetNN, or a debugnet network folder.",
+        in_key=False,
+    )
+    data: str = option(
+        MISSING,
+        "Images or numbers: an .npz (x_train, y_train, x_test ...; tables as a 2-d float x_train), a folder or zip of "
+        "images, torchvision:NAME, demo:NAME.",
+        in_key=False,
+        kind="demo",
+    )
+    output: Path | None = option(
+        None, "The folder to write (default: runs/sparse-METHOD/sparse).", flags=("-o", "--output"), in_key=False
+    )
+    val_fraction: float = option(0.1, "Share of train that becomes val where there is none.", group=_DATA)
+    task: str = option(
+        "auto", "What the labels are.", choices=("auto", "single-label", "multi-label", "regression"), metavar="NAME",
+        group=_DATA,
+    )  # fmt: skip
+    limit: int | None = option(None, "At most so many rows per split, drawn stratified.", group=_DATA)
+
+    sizes: tuple[int, ...] = option(
+        (), "Numbers of units whose networks are kept and refitted (default: 1, 2, 3, 5, 8, 10, 20 ...).", group=_UNITS
+    )
+    stop_at: int = option(0, "End when at most so many units are left.", metavar="K", group=_UNITS)
+    penalize: str = option("inputs", "group-lasso: which units.", choices=PENALIZE, group=_UNITS)
+    input_units: str = option(
+        "auto",
+        "What an input unit is: a feature of a first Linear layer, a channel of a first Conv2d, or (gate) every element.",
+        choices=("auto", "linear", "channels", "gate"),
+        group=_UNITS,
+    )
+    groups: Path | None = option(
+        None, "Groups of input features: .npy or text, one id from 0 per feature.", group=_UNITS, in_key=False
+    )
+    hierarchy: float = option(
+        10.0, "lassonet: M; first-layer weights are at most M times the linear ones.", metavar="M", group=_UNITS
+    )
+    l1_share: float = option(0.0, "group-lasso: share of the plain l1 norm (sparse group lasso).", group=_UNITS)
+    unit_weights: str = option(
+        "sqrt", "Lambda of a unit: times the square root of its size, or not.", choices=("sqrt", "none"), group=_UNITS
+    )
+    ratio: float = option(1.1, "Factor between lambdas, above 1.", group=_UNITS)
+    lambda_start: float | None = option(None, "First lambda (default: found).", group=_UNITS)
+    prox_every: int = option(1, "Proximal step after every so many gradient steps.", metavar="N", group=_UNITS)
+    refit: bool = option(False, "Retrain the plain network on the kept inputs of every one of --sizes.", group=_UNITS)
+    against: tuple[str, ...] = option(
+        ("random", "anova", "linear"), "Selections refitted beside (random, anova, linear, or none).", group=_UNITS
+    )
+    shrink: bool = option(False, "group-lasso: export physically smaller networks.", group=_UNITS)
+
+    sparsify: tuple[str, ...] = option(
+        ("*",), "Names of the modules or weights, with wildcards.", metavar="PATTERN", group=_SPRED
+    )
+    structure: str = option(
+        "element", "What becomes zero: weights, or whole rows or columns.", choices=("element", "row", "column"),
+        group=_SPRED,
+    )  # fmt: skip
+    lambdas: tuple[float, ...] = option(
+        (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "Strengths, trained in ascending order.", group=_SPRED
+    )
+    optimizer: str = option("adam", "Of the factors (coupled decay).", choices=("adam", "sgd"), group=_SPRED)
+
+    epochs: int = option(100, "Epochs of the dense start, and of a refit, at most.", metavar="N", group=_TRAINING)
+    epochs_per_lambda: int = option(2, "Epochs at each lambda (spred: ten times as many).", metavar="N", group=_TRAINING)
+    batch_size: int = option(256, "Samples in a minibatch.", metavar="N", group=_TRAINING)
+    lr: float = option(1e-3, "Step size.", group=_TRAINING)
+    seeds: int = option(3, "Repetitions of the refits and the random selections.", metavar="N", group=_TRAINING)
+    seed: int = option(0, "Seed of the split, the path and the first refit.", group=_TRAINING)
+    amp: bool = option(False, "Forward passes in bfloat16 (GPU).", group=_TRAINING)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", group=_TRAINING, in_key=False)
+    threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_TRAINING, in_key=False)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "epochs_per_lambda", "batch_size", "seeds", "prox_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
+        if not 0 < self.hierarchy < float("inf"):
+            raise UsageError(f"--hierarchy {self.hierarchy}: M is a finite number above 0 (10 is usual)")
+        if not 1 < self.ratio <= 10:
+            raise UsageError(f"--ratio {self.ratio}: the factor between lambdas is above 1 and at most 10")
+        if not 0 <= self.l1_share < 1:
+            raise UsageError(f"--l1-share {self.l1_share}: a fraction from 0 up to, not with, 1")
+        if self.lr <= 0 or (self.lambda_start or 1) <= 0 or min(self.lambdas, default=0) <= 0:
+            raise UsageError("--lr, --lambda-start and --lambdas are above 0")
+        if self.stop_at < 0 or min(self.sizes, default=1) < 1:
+            raise UsageError("--stop-at is at least 0, and every one of --sizes at least 1")
+        unknown = set(self.against) - {*AGAINST, "none"}
+        if unknown:
+            raise UsageError(f"--against {sorted(unknown)[0]}: known are {', '.join(AGAINST)} and none")
+        if self.method != "group-lasso" and (self.penalize != "inputs" or self.shrink or self.l1_share):
+            raise UsageError(f"--penalize, --l1-share and --shrink belong to --method group-lasso, not {self.method}")

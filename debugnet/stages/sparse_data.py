@@ -1,0 +1,169 @@
+"""What ``train-sparse`` trains on: a whole data set as tensors, and fresh networks that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from debugnet.backbones.cifar_resnet import CifarResNet
+from debugnet.backbones.devices import resolve_device
+from debugnet.backbones.python_factory import load_folder, load_python
+from debugnet.backbones.spec import BackboneSpec
+from debugnet.data.dataset import BadSample, Dataset
+from debugnet.data.loading import load_dataset
+from debugnet.data.spec import DataSpec
+from debugnet.errors import InputError, UsageError
+from debugnet.progress import log
+from debugnet.recipes.train_sparse import TrainSparse
+from debugnet.sparse_training.networks import make_mlp, parse_mlp
+from debugnet.sparse_training.proximal_training import Batches
+
+FAMILY = {"single-label": "multinomial", "multi-label": "binomial", "regression": "gaussian"}
+
+
+@dataclass(frozen=True)
+class SparseData:
+    """Standardized samples and targets of every split.
+
+    Attributes
+    ----------
+    batches : dict of str to Batches
+    family, task : str
+    class_names : list of str
+    n_outputs : int
+    mean, scale : ndarray
+        What was subtracted and divided by: per channel for images, per feature otherwise.
+    target_scale : float
+        Regression targets are centred and divided by this.
+    is_image : bool
+    """
+
+    batches: dict[str, Batches]
+    family: str
+    task: str
+    class_names: list[str]
+    n_outputs: int
+    mean: np.ndarray
+    scale: np.ndarray
+    target_scale: float
+    is_image: bool
+
+    @property
+    def example(self) -> Tensor:
+        """Two train samples, on the CPU."""
+        X = self.batches["train"].X
+        assert isinstance(X, Tensor)
+        return X[:2].cpu()
+
+    def flat(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (n, n_elements) and targets, as arrays."""
+        batches = self.batches[split]
+        assert isinstance(batches.X, Tensor)
+        return batches.X.flatten(1).cpu().numpy(), batches.y.numpy()
+
+
+def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
+    """Read every usable sample, and standardize by the train split.
+
+    Raises
+    ------
+    InputError
+        Texts, samples of different shapes, or no train sample.
+    """
+    loaded = load_dataset(spec)
+    if loaded.modality == "text":
+        raise InputError(f"--data {options.data} holds texts: train-sparse takes images or numbers (extract features first)")
+    for line in loaded.warnings():
+        log(line)
+    arrays = {name: _arrays(split, name) for name, split in loaded.splits.items()}
+    X = arrays["train"][0]
+    is_image = loaded.modality == "image"
+    axes = (0, 2, 3) if is_image else (0,)
+    mean, scale = X.mean(axis=axes, keepdims=True), X.std(axis=axes, keepdims=True)
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    family, device = FAMILY[loaded.task], resolve_device(options.device)
+    y = arrays["train"][1]
+    shift, spread = (y.mean(axis=0), max(float(y.std()), 1e-12)) if family == "gaussian" else (0.0, 1.0)
+    batches = {}
+    for name, (values, target) in arrays.items():
+        tensor = torch.from_numpy(((values - mean) * inverse).astype(np.float32)).to(device)
+        labels = torch.from_numpy((target - shift) / spread if family == "gaussian" else target)
+        batches[name] = Batches(tensor, labels, options.batch_size, options.seed, device=str(device))
+    n_outputs = len(loaded.class_names) or (1 if y.ndim == 1 else y.shape[1])
+    return SparseData(
+        batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], spread, is_image
+    )
+
+
+def _arrays(split: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    rows, kept = [], []
+    for i in range(len(split)):
+        try:
+            sample = split[i]
+        except BadSample:
+            continue
+        rows.append(_numbers(sample))
+        kept.append(i)
+    if not rows:
+        raise InputError(f"split {name} has no usable sample")
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(f"samples of split {name} differ in shape ({rows[0].shape} and others): make them alike first")
+    return np.stack(rows), split.labels[kept]
+
+
+def _numbers(sample: Any) -> np.ndarray:
+    """A sample as float32; images as (channels, H, W) in [0, 1], one channel where all three are equal."""
+    if isinstance(sample, np.ndarray):
+        return sample.astype(np.float32, copy=False)
+    pixels = np.asarray(sample, dtype=np.float32) / 255
+    return pixels.transpose(2, 0, 1)
+
+
+def network_factory(options: TrainSparse, data: SparseData) -> Callable[[int], nn.Module]:
+    """Return a function seed -> fresh network on the data's device; a folder's network has its own weights.
+
+    Raises
+    ------
+    UsageError
+        An unknown network, or one that does not fit the data.
+    """
+    name, shape = options.network, tuple(data.example.shape[1:])
+
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        network = _build(name, data, int(np.prod(shape)))
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        return network.to(data.batches["train"].device)
+
+    network = make(options.seed).cpu().eval()
+    try:
+        with torch.no_grad():
+            outputs = network(data.example)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--network {name} does not take samples of shape {shape}: {reason}") from error
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != (len(data.example), data.n_outputs):
+        got = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise UsageError(f"--network {name} gives {got} per sample, and the data has {data.n_outputs} outputs")
+    return make
+
+
+def _build(name: str, data: SparseData, n_elements: int) -> nn.Module:
+    if name.startswith("mlp:"):
+        return make_mlp(n_elements, data.n_outputs, parse_mlp(name))
+    if name.startswith("cifar_resnet") and name.removeprefix("cifar_resnet").isdecimal():
+        return CifarResNet(int(name.removeprefix("cifar_resnet")), data.n_outputs)
+    spec = BackboneSpec(name, modality="image" if data.is_image else "tensor")
+    if spec.entry == "python":
+        return load_python(spec).network
+    if spec.entry == "network-folder":
+        return load_folder(spec).network
+    raise UsageError(
+        f"--network {name}: give mlp:WIDTHS, cifar_resnetNN, python:package.module:factory or a debugnet network folder"
+    )

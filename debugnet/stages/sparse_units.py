@@ -1,0 +1,382 @@
+"""``train-sparse --method lassonet|group-lasso``: the path over units, its networks, and what they compare to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from debugnet import interrupts
+from debugnet.artifacts.bundle import BundleWriter, load_arrays
+from debugnet.errors import InputError, NotConverged, UsageError
+from debugnet.progress import Progress, log
+from debugnet.recipes.train_sparse import TrainSparse
+from debugnet.sparse_training import baselines
+from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.penalties import (
+    HiddenGroupPenalty,
+    InputGroupPenalty,
+    OutgoingGroupPenalty,
+    UnitPenalty,
+)
+from debugnet.sparse_training.proximal_training import Diverged, ProximalTrainer, evaluate, family_loss
+from debugnet.sparse_training.readers import InputReader
+from debugnet.sparse_training.shrink import chain, shrink, widths
+from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
+from debugnet.sparse_training.unit_path import PathOptions, Subset, UnitPath, UnitPathFitter, retrain
+from debugnet.stages.sparse_data import SparseData
+from debugnet.stages.sparse_figures import draw_importance, draw_sizes
+
+CHECKPOINT_SECONDS = 30.0
+LADDER = (1, 2, 3, 5, 8)
+#: Two-sided 95% of Student's t for 1, 2, ... degrees of freedom.
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+class UnitProblem:
+    """Makes trainers of one kind for one data set: how a network is wrapped, and what is penalized.
+
+    Attributes
+    ----------
+    unit_of : ndarray (n_elements,), int64
+        Input unit of every flattened input element.
+    n_inputs, n_units : int
+        Input units, and all units of the path.
+    """
+
+    def __init__(self, options: TrainSparse, data: SparseData, make_network: Callable[[int], nn.Module]) -> None:
+        self.options, self.data, self._make_network = options, data, make_network
+        self.groups = None if options.groups is None else _read_groups(options.groups)
+        trainer = self.trainer(options.seed)
+        reader = self._reader
+        self.n_units = trainer.n_units
+        self.unit_of = np.zeros(int(np.prod(reader.shape)), dtype=np.int64)
+        self.n_inputs = reader.n_units
+        for unit in range(reader.n_units):
+            members = reader.element_mask(torch.arange(reader.n_units, device=reader.unit_sizes.device) == unit)
+            self.unit_of[members.cpu().numpy()] = unit
+
+    def trainer(self, seed: int) -> ProximalTrainer:
+        """Return a fresh trainer; its network's and skip's initial weights come from ``seed``."""
+        options, train = self.options, self.data.batches["train"]
+        network, example = self._make_network(seed), self.data.example.to(train.device)
+        if options.method == "lassonet":
+            model: nn.Module = LassoNet(network, example, groups=self.groups, mode=options.input_units)
+            self._reader = model.reader  # type: ignore[assignment]
+            penalties: list[UnitPenalty] = [model.penalty(options.hierarchy, options.unit_weights)]  # type: ignore[operator]
+        else:
+            self._reader = InputReader(network, example, groups=self.groups, mode=options.input_units)
+            model = self._reader.network
+            penalties = self._group_penalties(model)
+        return ProximalTrainer(
+            model.to(train.device),
+            penalties,
+            family_loss(self.data.family),
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=options.lr),
+            lr=options.lr,
+            prox_every=options.prox_every,
+            amp=options.amp,
+        )
+
+    def _group_penalties(self, model: nn.Module) -> list[UnitPenalty]:
+        options = self.options
+        given: dict[str, Any] = {"l1_share": options.l1_share, "unit_weights": options.unit_weights}
+        penalties: list[UnitPenalty] = []
+        if options.penalize != "hidden":
+            penalties.append(InputGroupPenalty(self._reader, **given))
+        if options.penalize != "inputs":
+            found = _hidden_penalties(model, chained_only=options.penalize == "both", **given)
+            if not found:
+                raise UsageError(f"--penalize {options.penalize}: --network {options.network} has no hidden layer")
+            penalties += found
+        return penalties
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return the sizes asked for, or the ladder 1, 2, 3, 5, 8, 10, 20, ... up to all units."""
+        if self.options.sizes:
+            if max(self.options.sizes) > self.n_units:
+                raise UsageError(f"--sizes {max(self.options.sizes)}: there are only {self.n_units} units")
+            return self.options.sizes
+        powers = (10**i for i in range(len(str(self.n_units))))
+        return tuple(s * p for p in powers for s in LADDER if s * p < self.n_units)
+
+
+def _hidden_penalties(model: nn.Module, *, chained_only: bool, **given: Any) -> list[UnitPenalty]:
+    """Outgoing weights of every hidden unit in a chain; else incoming weights of every layer but the last."""
+    try:
+        layers = [layer for layer in chain(model) if isinstance(layer, nn.Linear | nn.Conv2d)]
+        return [
+            OutgoingGroupPenalty(behind, len(layer.weight), **given)
+            for layer, behind in zip(layers[:-1], layers[1:], strict=True)
+        ]
+    except UsageError:
+        if chained_only:
+            raise
+    modules = list(model.modules())
+    penalties: list[UnitPenalty] = []
+    readers = [m for m in modules if isinstance(m, nn.Linear | nn.Conv2d)]
+    for layer in readers[:-1]:
+        behind = modules[modules.index(layer) + 1]
+        norm = behind if isinstance(behind, nn.BatchNorm1d | nn.BatchNorm2d) else None
+        penalties.append(HiddenGroupPenalty(layer, norm, **given))
+    return penalties
+
+
+def _read_groups(path: Path) -> Tensor:
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64)
+        return torch.from_numpy(np.asarray(values).astype(np.int64, casting="same_kind").ravel())
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--groups {path}: one integer per input feature, .npy or text ({error})") from error
+
+
+def prepare(
+    options: TrainSparse, data: SparseData, make_network: Callable[[int], nn.Module]
+) -> Callable[[BundleWriter], dict[str, Any]]:
+    """Check that the network can be trained so; what is returned does it."""
+    problem = UnitProblem(options, data, make_network)
+    sizes = problem.sizes()
+    return lambda writer: train_units(problem, sizes, writer)
+
+
+def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> dict[str, Any]:
+    """Fit the path, keep what was asked for, and compare; returns what ``sparse.json`` holds."""
+    options, data = problem.options, problem.data
+    fitter, path = _fit(problem, sizes, writer)
+    kept = [path.subsets[size] for size in sizes if size in path.subsets and path.subsets[size].state is not None]
+    if not kept:
+        raise NotConverged(f"the path ended ({path.status}) before any of the sizes {sizes}: a smaller --lr")
+    masks = {f"size-{size}": np.packbits(subset.mask) for size, subset in sorted(path.subsets.items())}
+    np.savez(writer.folder / "masks.npz", allow_pickle=False, n_units=np.array(problem.n_units), **masks)
+    importance = _element_importance(path, problem)
+    np.save(writer.folder / "importance.npy", path.importance)
+    rows = [_row(fitter, subset, writer, problem) for subset in kept]
+    refits = _refits(problem, kept, writer) if options.refit or options.against else {}
+    for row in rows:
+        row["refits"] = refits.get(row["size"], {})
+    draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image)
+    draw_sizes(writer.folder, rows, path.dense, "r2" if data.family == "gaussian" else "accuracy")
+    for leftover in writer.folder.glob("path.safetensors"):
+        leftover.unlink()
+    return _result(options, data, problem, path, rows)
+
+
+def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> tuple[UnitPathFitter, UnitPath]:
+    options, data = problem.options, problem.data
+    path_options = PathOptions(
+        lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
+        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes,
+        polish_epochs=max(1, min(50, options.epochs)),
+    )  # fmt: skip
+    trainer = problem.trainer(options.seed)
+    fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)
+    file, last = writer.folder / "path.safetensors", time.monotonic()
+    if load_fitter(fitter, file):
+        log(f"going on at {fitter.last_alive} units, after {len(fitter.path.stages)} stages")
+
+    def checkpoint(state: UnitPathFitter) -> None:
+        nonlocal last
+        due = time.monotonic() - last > CHECKPOINT_SECONDS or not state.path.stages
+        if due or state.done or interrupts.received() is not None:
+            save_fitter(state, file)
+            last = time.monotonic()
+        interrupts.check()
+
+    fitter.checkpoint = checkpoint
+    try:
+        with Progress(None, options.method, "lambda") as progress, interrupts.deferred():
+            for stage in fitter:
+                progress.postfix(lam=f"{stage.lam:.3g}", units=stage.n_units, loss=f"{stage.train_loss:.3f}")
+                progress.update()
+    except Diverged as error:
+        raise NotConverged(f"the dense start diverged ({error}): a smaller --lr than {options.lr:g}") from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise _out_of_memory(options) from error
+    if fitter.path.status == "diverged":
+        log(f"diverged {fitter.failures} times, the step halved each time: the path ends at {fitter.last_alive} units")
+    return fitter, fitter.finish()
+
+
+def _out_of_memory(options: TrainSparse) -> Exception:
+    from debugnet.errors import DeviceError
+
+    return DeviceError(f"out of GPU memory with --batch-size {options.batch_size}: a smaller one")
+
+
+def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: UnitProblem) -> dict[str, Any]:
+    """Metrics, certificate and files of one size's own network."""
+    from safetensors.torch import save_file
+
+    assert subset.state is not None
+    model = fitter.trainer.model
+    model.load_state_dict(subset.state)
+    folder = writer.folder / "networks"
+    folder.mkdir(exist_ok=True)
+    save_file({k: v.contiguous() for k, v in subset.state.items()}, folder / f"size-{subset.size}.safetensors")
+    nonzero = sum(int((p != 0).sum()) for p in model.parameters())
+    row: dict[str, Any] = {
+        "size": subset.size,
+        "lam": subset.lam,
+        "settled": subset.settled,
+        "n_weights": nonzero,
+        "max_violation": subset.max_violation,
+        "violators": subset.violators,
+        "polished_violation": subset.polished_violation,
+        "metrics": {
+            name: evaluate(model, batches, fitter.trainer.loss, fitter.family)
+            for name, batches in problem.data.batches.items()
+        },
+    }
+    if problem.options.shrink:
+        row["shrunk"] = _export(model, subset, folder, problem)
+    return row
+
+
+def _export(model: nn.Module, subset: Subset, folder: Path, problem: UnitProblem) -> dict[str, Any]:
+    """Write the physically smaller network and measure that it gives the same outputs."""
+    from safetensors.torch import save_file
+
+    X = problem.data.batches["train"].X
+    assert isinstance(X, Tensor)
+    x = X[:256].cpu()
+    small = shrink(model.cpu())
+    with torch.no_grad():
+        difference = float((small(x) - model.eval()(x)).abs().max())
+    model.to(X.device)
+    save_file(small.state_dict(), folder / f"size-{subset.size}-small.safetensors")
+    (folder / f"size-{subset.size}-small.txt").write_text(f"{small}\n", encoding="utf-8")
+    count = sum(p.numel() for p in small.parameters())
+    return {"widths": widths(small), "n_weights": count, "largest_output_difference": difference}
+
+
+def _refits(
+    problem: UnitProblem, kept: list[Subset], writer: BundleWriter
+) -> dict[int, dict[str, dict[str, dict[str, float]]]]:
+    """Retrain the plain network on every selection of every size, over seeds; finished ones are on the disk."""
+    options = problem.options
+    orders = _orders(problem, writer)
+    jobs = [(s, name, seed) for s in kept for name in (options.method, *options.against) for seed in range(options.seeds)]
+    with Progress(len(jobs), "refits", "network") as progress:
+        for subset, name, seed in jobs:
+            key = f"refit/{subset.size}/{name}/{seed}"
+            if key not in writer:
+                mask = subset.mask
+                if name != options.method:
+                    order = baselines.random_order(problem.n_units, seed) if name == "random" else orders[name]
+                    mask = baselines.top_mask(order, subset.size)
+                writer.add(key, _refit(problem, mask, options.seed + seed))
+            progress.update()
+            interrupts.check()
+    found: dict[int, dict[str, dict[str, dict[str, float]]]] = {}
+    for subset, name, _ in jobs[:: options.seeds]:
+        scores = [writer.records[f"refit/{subset.size}/{name}/{seed}"] for seed in range(options.seeds)]
+        found.setdefault(subset.size, {})[name] = {
+            split: _interval([score[split] for score in scores]) for split in problem.data.batches
+        }
+    return found
+
+
+def _orders(problem: UnitProblem, writer: BundleWriter) -> dict[str, np.ndarray]:
+    X, y = problem.data.flat("train")
+    found = {}
+    make = {"anova": baselines.anova_order, "linear": baselines.linear_order}
+    for name in problem.options.against:
+        key = f"order/{name}"
+        if name != "random" and key not in writer:
+            writer.add(key, None, {"order": make[name](X, y, problem.data.family, problem.unit_of)})
+        if name != "random":
+            found[name] = load_arrays(writer.folder, key)["order"]
+    return found
+
+
+def _refit(problem: UnitProblem, mask: np.ndarray, seed: int) -> dict[str, float]:
+    """Score (accuracy, or R2) of one retrained network on every split; NaN where it diverged."""
+    data = problem.data
+    try:
+        trainer, _ = retrain(
+            lambda: problem.trainer(seed), mask, data.batches["train"], data.batches.get("val"), data.family,
+            max_epochs=problem.options.epochs,
+        )  # fmt: skip
+    except Diverged:
+        return dict.fromkeys(data.batches, math.nan)
+    return {n: evaluate(trainer.model, b, trainer.loss, data.family)["accuracy"] for n, b in data.batches.items()}
+
+
+def _interval(values: list[float | None]) -> dict[str, float]:
+    """Mean and half width of its 95% interval over seeds (NaN for one seed)."""
+    known = np.array([v for v in values if v is not None and math.isfinite(v)])
+    if not len(known):
+        return {"mean": math.nan, "half_width": math.nan, "n": 0}
+    half = math.nan
+    if len(known) > 1:
+        half = (_T[len(known) - 2] if len(known) <= 10 else 1.96) * float(known.std(ddof=1)) / math.sqrt(len(known))
+    return {"mean": float(known.mean()), "half_width": half, "n": len(known)}
+
+
+def _element_importance(path: UnitPath, problem: UnitProblem) -> np.ndarray:
+    """Lambda at which each input element left, (n_elements,); the largest one for those that never did."""
+    units = path.importance[: problem.n_inputs]
+    finite = units[np.isfinite(units)]
+    top = float(finite.max()) if len(finite) else 1.0
+    return np.where(np.isfinite(units), units, top)[problem.unit_of]
+
+
+def _result(
+    options: TrainSparse, data: SparseData, problem: UnitProblem, path: UnitPath, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Assemble the JSON; the size is chosen on validation and its test score looked at once."""
+    split = "val" if "val" in data.batches else "train"
+    best = max(row["metrics"][split]["accuracy"] for row in rows)
+    n = len(data.batches[split].y)
+    error = math.sqrt(max(best * (1 - best), 0) / n) if data.family != "gaussian" else 0.01
+    chosen = next(row for row in sorted(rows, key=lambda r: r["size"]) if row["metrics"][split]["accuracy"] >= best - error)
+    summary = {
+        "method": options.method,
+        "status": path.status,
+        "units": problem.n_units,
+        "sizes_on_the_path": sorted(path.subsets),
+        "rule": f"smallest size within one standard error of the best {split} accuracy",
+        "chosen": chosen["size"],
+        "chosen_metrics": chosen["metrics"],
+        "dense": path.dense,
+    }
+    return {
+        "summary": summary,
+        "text": _table(options, rows, summary),
+        "rows": rows,
+        "stages": [[s.lam, s.n_units, s.train_loss, s.validation.get("accuracy")] for s in path.stages],
+        "subsets": {str(k): {"lam": s.lam, "settled": s.settled} for k, s in sorted(path.subsets.items())},
+        "class_names": data.class_names,
+        "standardization": {"mean": data.mean, "scale": data.scale, "target_scale": data.target_scale},
+    }
+
+
+def _table(options: TrainSparse, rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
+    split = "test" if "test" in rows[0]["metrics"] else "val" if "val" in rows[0]["metrics"] else "train"
+    names = list(rows[0].get("refits") or {})
+    lines = [f"{'units':>6} {'lambda':>9} {f'path, {split}':>11} {'KKT':>7}" + "".join(f"{n + ' refit':>20}" for n in names)]
+    for row in sorted(rows, key=lambda r: -r["size"]):
+        text = f"{row['size']:6d} {row['lam']:9.3g} {row['metrics'][split]['accuracy']:11.4f} {row['max_violation']:+7.2f}"
+        for name in names:
+            score = row["refits"][name][split]
+            half = "" if math.isnan(score["half_width"]) else f" ± {score['half_width']:.3f}"
+            text += f"{score['mean']:.3f}{half}".rjust(20)
+        lines.append(text)
+    lines.append(
+        f"chosen: {summary['chosen']} of {summary['units']} units ({summary['rule']}); {split} "
+        f"{summary['chosen_metrics'][split]['accuracy']:.4f}; every size from {summary['sizes_on_the_path'][0]} to "
+        f"{summary['sizes_on_the_path'][-1]} but {_missing(summary)} was met"
+    )
+    return "\n".join(lines)
+
+
+def _missing(summary: dict[str, Any]) -> str:
+    met = summary["sizes_on_the_path"]
+    count = met[-1] - met[0] + 1 - len(met)
+    return "none" if not count else str(count)

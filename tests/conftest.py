@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background hands that down to its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = "a an the film was very good bad dull bright long short and not it i you saw liked hated never again".split()
 

@@ -94,9 +94,9 @@ def draw_substitution(
     pool += [(*pair, clouds.positive) for pair in negative if clouds.positive.get(pair[1])]
     if not pool:
         return None
-    position, feature, opposite = pool[rng.integers(len(pool))]
+    position, feature, opposite = pool[int(rng.integers(len(pool)))]
     choices = opposite[feature]
-    return Substitution(position, words[position], choices[rng.integers(len(choices))], feature)
+    return Substitution(position, words[position], choices[int(rng.integers(len(choices)))], feature)
 
 
 def draw_control(
@@ -202,7 +202,7 @@ def search_flip(
     """
     frontier: list[tuple[str, tuple[Substitution, ...]]] = [(text, ())]
     asked = 0
-    best = (text, (), -np.inf)
+    best: tuple[str, tuple[Substitution, ...], float] = (text, (), -np.inf)
     for _ in range(max_substitutions):
         options: dict[str, tuple[Substitution, ...]] = {}
         for current, done in frontier:

@@ -269,8 +269,9 @@ def _draw(
         for column in range(columns):
             for line in range(2):
                 if column < len(examples):
-                    axes[line, column + 1].imshow(np.clip(examples[column][line], 0, 1))
-                    name = examples[column][2]["before" if line == 0 else "after"]
+                    before, after, row = examples[column]
+                    axes[line, column + 1].imshow(np.clip((before, after)[line], 0, 1))
+                    name = row["before" if line == 0 else "after"]
                     axes[line, column + 1].set_title(label(name, 18), fontsize=9)
         for axis in axes.flat:
             axis.set_axis_off()

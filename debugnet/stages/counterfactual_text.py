@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,8 +199,8 @@ class _Experiment:
                 if edit is not None:
                     control = algorithm.draw_control(words[i], edit, bands, rng)
                     record |= {"edit": _edit_record(edit), "control_edit": _edit_record(control)}
-                    changed = [algorithm.substitute(self.texts[i], e, tokenize) for e in (edit, control)]
-                    wanted.append((record, *changed))
+                    changed, other = (algorithm.substitute(self.texts[i], e, tokenize) for e in (edit, control))
+                    wanted.append((record, changed, other))
         self._judge(wanted)
         return self._rates(rows), rows
 
@@ -257,7 +258,7 @@ class _Experiment:
             if target == current:
                 continue
             result = search_flip(
-                self.texts[i], tokenize, normalize, lambda texts, t=target: self._gap(layer, texts, t), self.clouds,
+                self.texts[i], tokenize, normalize, partial(self._gap, layer, target), self.clouds,
                 layer.row(target) - layer.row(current), max_substitutions=self.options.max_substitutions,
             )  # fmt: skip
             records.append(
@@ -269,7 +270,7 @@ class _Experiment:
             )  # fmt: skip
         return records
 
-    def _gap(self, layer: _Layer, texts: Sequence[str], target: int) -> np.ndarray:
+    def _gap(self, layer: _Layer, target: int, texts: Sequence[str]) -> np.ndarray:
         import numpy as np
 
         scores = layer.scores(self.subject.probe.texts(list(texts)))

@@ -80,10 +80,11 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
         options.off: proportion(int(causes.fixed.sum()), len(errors)),
         "zero" if options.off == "mean" else "mean": proportion(int(other.fixed.sum()), len(errors)),
     }
+    accuracy = proportion(n_decisions - len(errors), n_decisions)
     report = {
         "split": str(evaluation.part),
         "off": options.off,
-        "accuracy": proportion(n_decisions - len(errors), n_decisions),
+        "accuracy": accuracy,
         "errors": len(errors),
         "fixed_by_one_feature": fixable,
         "published_fixable": PUBLISHED_FIXABLE,
@@ -94,7 +95,7 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
     }
     report["summary"] = {
         "split": report["split"],
-        "accuracy": report["accuracy"]["value"],
+        "accuracy": accuracy["value"],
         "errors": len(errors),
         "fixed_by_one_feature": fixable,
         "suspects": [row["feature"] for row in suspects if row["suspect"]],
@@ -253,9 +254,9 @@ def _draw(folder: Path, report: dict[str, Any]) -> None:
 
     rows = report["suspects"]
     with drawing(folder, "suspects", 5.6, 4.6) as figure:
-        columns = [np.array([row[key] for row in rows]) for key in ("feature", "fixed", "broken", "suspect")]
+        feature, fixed, broken = (np.array([row[k] for row in rows], dtype=int) for k in ("feature", "fixed", "broken"))
         axes = figure.subplots()
-        plot_suspects(axes, *columns[:3], columns[3].astype(bool))
+        plot_suspects(axes, feature, fixed, broken, np.array([row["suspect"] for row in rows], dtype=bool))
         axes.set_title("What removing each feature does")
     top = report["dominant_features"][:15]
     if top:

@@ -33,17 +33,18 @@ def run(options: TrainDemo, *, force: bool = False) -> Result:
 
         measured = read_json(output / MEASURED)
         return Result(output, measured, True, _describe(measured))
-    from debugnet.artifacts.atomic import lock, make_parent
-    from debugnet.artifacts.bundle import write_bundle, write_json
+    from debugnet.artifacts.atomic import atomic_directory, lock, make_parent
+    from debugnet.artifacts.bundle import write_json, write_manifest
 
     make = {"digits": _digits, "reviews": _reviews}[options.demo]
     started = time.monotonic()
     make_parent(output)
-    with lock(output):
-        provenance = collect("demo", options, inputs, seed=options.seed)
-        with write_bundle(output, provenance) as folder:
-            measured = make(options, folder) | {"seconds": round(time.monotonic() - started, 1)}
-            write_json(folder / MEASURED, measured)
+    with lock(output), atomic_directory(output, replace=True) as folder:
+        measured = make(options, folder)
+        seconds = time.monotonic() - started
+        measured["seconds"] = round(seconds, 1)
+        write_json(folder / MEASURED, measured)
+        write_manifest(folder, collect("demo", options, inputs, seed=options.seed, seconds=seconds))
     return Result(output, measured, False, _describe(measured))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from debugnet.artifacts.provenance import read_provenance
 from debugnet.backbones.demo_networks import predict_digits, train_digits, train_word_pieces
 from debugnet.backbones.loading import load_backbone
 from debugnet.backbones.spec import BackboneSpec
@@ -42,6 +43,8 @@ def test_the_folder_is_network_data_and_truth(tmp_path: Path, demo: str) -> None
     accuracy = float((logits.argmax(dim=1).numpy() == test.labels).mean())
     assert accuracy == pytest.approx(result.summary["test_accuracy"], abs=0.005)  # the loader gives the same network
 
+    made = read_provenance(result.path)  # taken after the work: all its time, and torch in the memory
+    assert made.seconds == pytest.approx(result.summary["seconds"], abs=0.1) and made.peak_memory > 150 << 20
     assert train_demo.run(options).reused
     with pytest.raises(OutputExists, match="seed"):
         train_demo.run(TrainDemo(demo, tmp_path / "demo", epochs=1, seed=1))

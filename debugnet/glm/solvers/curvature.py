@@ -14,16 +14,23 @@ from debugnet.glm.solvers.quadratic import StaleFactor
 
 #: Bytes of one row chunk of the scaled columns.
 CHUNK_BYTES = 4 << 20
+#: Share of the total curvature that may be left out with the samples that carry least of it.
+NEGLIGIBLE = 1e-3
 
 
 @njit(cache=True, nogil=True)
-def _scale_rows(rows, index, factor, factor_row, start, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """``out[a, i] = rows[index[a], start + i] * factor[factor_row[a], start + i]``."""
+def _scale(columns, index, samples, factor, which, start, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """``out[a, i] = columns[index[a], samples[start + i]] * factor[which[a], start + i]``."""
+    contiguous = samples.shape[0] == columns.shape[1]
     for a in range(out.shape[0]):
-        x = rows[index[a]]
-        f = factor[factor_row[a]]
-        for i in range(out.shape[1]):
-            out[a, i] = x[start + i] * f[start + i]
+        x = columns[index[a]]
+        f = factor[which[a]]
+        if contiguous:
+            for i in range(out.shape[1]):
+                out[a, i] = x[start + i] * f[start + i]
+        else:
+            for i in range(out.shape[1]):
+                out[a, i] = x[samples[start + i]] * f[start + i]
 
 
 class CurvatureBlock:
@@ -48,7 +55,8 @@ class CurvatureBlock:
         self._matrix = np.empty((0, 0), dtype=cache.dtype)
         self.factor = StaleFactor()
         self._factor = np.empty((0, 0), dtype=cache.dtype)
-        self._root: np.ndarray | None = None
+        self._root = np.empty((1, 0), dtype=cache.dtype)
+        self._samples = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.output)
@@ -69,12 +77,17 @@ class CurvatureBlock:
         weight : ndarray (n,) or None
             n * sample_weight, for the coupled case (else it is inside ``factor``).
         """
-        self._factor = factor
-        self._root = None
         self.factor.clear()
+        curvature = 1 - np.square(factor).sum(axis=0) if self.coupled else np.square(factor[0])
         if self.coupled and weight is not None:
-            self._root = np.sqrt(weight)[None]
-            self._factor = factor * self._root
+            curvature = curvature * weight
+        self._samples = _curved(curvature)
+        whole = len(self._samples) == factor.shape[1]
+        self._factor = factor if whole else np.ascontiguousarray(factor[:, self._samples])
+        self._root = np.ones((1, len(self._samples)), dtype=factor.dtype)
+        if self.coupled and weight is not None:
+            self._root = np.sqrt(weight[self._samples])[None]
+            self._factor = self._factor * self._root
         self.output, self.column = output, column
         self._reserve(len(output))
         self._matrix[: len(output), : len(output)] = self._products(output, column, None, None)
@@ -102,32 +115,39 @@ class CurvatureBlock:
         self, ka: np.ndarray, ca: np.ndarray, kb: np.ndarray | None, cb: np.ndarray | None
     ) -> np.ndarray:
         """Block of the Hessian between coefficients a and b (b = a where None)."""
-        rows = self.cache.rows
-        n = rows.shape[1]
-        out = np.zeros((len(ka), len(ka) if kb is None else len(kb)))
-        chunk = max(256, min(n, CHUNK_BYTES // (rows.itemsize * max(out.shape[0], out.shape[1], 1))))
+        columns, n = self.cache.rows, len(self._samples)
+        sizes = len(ka), len(ka if kb is None else kb)
+        out = np.zeros(sizes)
+        chunk = max(256, min(n, CHUNK_BYTES // (columns.itemsize * max(*sizes, 1))))
         same = self._same_output(ka, ka if kb is None else kb) if self.coupled else []
-        Qa = np.empty((len(ka), chunk), dtype=rows.dtype)
-        Qb = Qa if kb is None else np.empty((len(kb), chunk), dtype=rows.dtype)
+        ones = np.zeros(max(sizes), dtype=np.int64)
         for start in range(0, n, chunk):
-            stop = min(n, start + chunk)
-            if stop - start < Qa.shape[1]:
-                Qa = np.empty((len(ka), stop - start), dtype=rows.dtype)
-                Qb = Qa if kb is None else np.empty((len(kb), stop - start), dtype=rows.dtype)
-            _scale_rows(rows, ca, self._factor, ka if self.coupled else np.zeros_like(ka), start, Qa)
-            if kb is not None:
-                _scale_rows(rows, cb, self._factor, kb if self.coupled else np.zeros_like(kb), start, Qb)
+            width = min(n, start + chunk) - start
+
+            def scaled(index: np.ndarray, factor: np.ndarray, which: np.ndarray) -> np.ndarray:
+                part = np.empty((len(index), width), dtype=columns.dtype)
+                _scale(columns, index, self._samples, factor, which, start, part)
+                return part
+
+            Qa = scaled(ca, self._factor, ka if self.coupled else ones)
+            Qb = Qa if kb is None else scaled(cb, self._factor, kb if self.coupled else ones)
             if not self.coupled:
                 out += Qa @ Qb.T
                 continue
             out -= Qa @ Qb.T
             for ia, ib in same:
-                right = rows[(ca if cb is None else cb)[ib], start:stop]
-                if self._root is not None:
-                    right = right * self._root[:, start:stop]
-                out[ia[:, None], ib] += Qa[ia] @ right.T
-        return out / n
+                out[ia[:, None], ib] += Qa[ia] @ scaled((ca if cb is None else cb)[ib], self._root, ones).T
+        return out / columns.shape[1]
 
     @staticmethod
     def _same_output(ka: np.ndarray, kb: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(np.flatnonzero(ka == k), np.flatnonzero(kb == k)) for k in np.intersect1d(ka, kb)]
+
+
+def _curved(curvature: np.ndarray) -> np.ndarray:
+    """Samples that carry all but :data:`NEGLIGIBLE` of the curvature, ascending; all where that saves little."""
+    order = np.argsort(curvature)
+    dropped = np.searchsorted(np.cumsum(curvature[order], dtype=np.float64), NEGLIGIBLE * curvature.sum(dtype=np.float64))
+    if dropped < 0.3 * len(curvature):
+        return np.arange(len(curvature))
+    return np.sort(order[dropped:])

@@ -68,7 +68,7 @@ class TrainSparse:
     penalize: str = option("inputs", "group-lasso: which units.", choices=PENALIZE, group=_UNITS)
     input_units: str = option(
         "auto",
-        "What an input unit is: a feature of a first Linear layer, a channel of a first Conv2d, or (gate) every element.",
+        "What an input unit is: a feature of the first Linear layer, a channel of a Conv2d, or (gate) any element.",
         choices=("auto", "linear", "channels", "gate"),
         group=_UNITS,
     )
@@ -104,7 +104,9 @@ class TrainSparse:
     optimizer: str = option("adam", "Of the factors (coupled decay).", choices=("adam", "sgd"), group=_SPRED)
 
     epochs: int = option(100, "Epochs of the dense start, and of a refit, at most.", metavar="N", group=_TRAINING)
-    epochs_per_lambda: int = option(2, "Epochs at each lambda (spred: ten times as many).", metavar="N", group=_TRAINING)
+    epochs_per_lambda: int = option(
+        2, "Epochs at each lambda (spred: ten times as many).", metavar="N", group=_TRAINING
+    )
     batch_size: int = option(256, "Samples in a minibatch.", metavar="N", group=_TRAINING)
     lr: float = option(1e-3, "Step size.", group=_TRAINING)
     seeds: int = option(3, "Repetitions of the refits and the random selections.", metavar="N", group=_TRAINING)

@@ -18,7 +18,9 @@ from torch import Tensor
 from debugnet.errors import InputError
 from debugnet.sparse_training.unit_path import Stage, Subset, UnitPathFitter
 
-_SUBSET_WORDS = ("size", "lam", "settled", "validation", "max_violation", "violators", "polished_violation")
+_SUBSET_WORDS = (
+    "size", "lam", "settled", "network_lam", "validation", "max_violation", "violators", "polished_violation",
+)  # fmt: skip
 
 
 def save_fitter(fitter: UnitPathFitter, path: Path) -> None:

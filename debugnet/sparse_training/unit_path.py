@@ -24,7 +24,6 @@ from debugnet.sparse_training.proximal_training import (
     train_early_stopping,
 )
 
-
 #: Stages that may diverge (each is rolled back, and the step halved) before the path ends.
 MAX_FAILURES = 4
 
@@ -109,6 +108,9 @@ class Subset:
         Whether a stage ended with this mask; else the path only went through it between two stages.
     state : dict or None
         The network (only for the sizes asked for).
+    network_lam : float
+        Lambda of that network.  Of a mask that no stage ended with, it is the one before: what the
+        network becomes on these units at ``lam`` itself is on its way to losing more of them.
     validation : dict
         Metrics of that network.
     max_violation : float
@@ -125,6 +127,7 @@ class Subset:
     mask: np.ndarray
     settled: bool = False
     state: dict[str, Tensor] | None = None
+    network_lam: float = math.nan
     validation: dict[str, float] = field(default_factory=dict)
     max_violation: float = math.nan
     violators: int = -1
@@ -191,6 +194,7 @@ class UnitPathFitter:
         self.path = UnitPath(death=np.full(trainer.n_units, np.inf))
         self.lam, self.ratio, self.failures, self.done = 0.0, options.ratio, 0, False
         self.last_alive = trainer.n_units
+        self._before: _Before | None = None
 
     def __iter__(self) -> Iterator[Stage]:
         """Run the path, or go on with it; each stage is yielded when it ends.
@@ -203,7 +207,7 @@ class UnitPathFitter:
         if not self.lam:
             self._start()
         while not self.done and len(self.path.stages) < self.options.max_stages:
-            before = self._save()
+            before = self._before = self._save()
             try:
                 stage = self._run_stage(self.lam)
             except Diverged:
@@ -228,6 +232,24 @@ class UnitPathFitter:
             if subset.state is not None and self.options.polish_epochs:
                 self.path.subsets[size] = self._polish(subset)
         return self.path
+
+    def relax(self, subset: Subset, *, max_epochs: int = 20, patience: int = 5) -> None:
+        """Load a kept network and train it on without penalty, on its own units: what shrinkage hid comes back."""
+        assert subset.state is not None
+        trainer = self.trainer
+        trainer.model.load_state_dict(subset.state)
+        trainer.keep = torch.from_numpy(subset.mask)
+        trainer.drop_others()
+        trainer.reset()
+        before = snapshot(trainer.model)
+        try:
+            train_early_stopping(
+                trainer, self.train, self.validation, self.family, max_epochs=max_epochs, patience=patience
+            )
+        except Diverged:
+            trainer.model.load_state_dict(before)
+        finally:
+            trainer.keep = None
 
     def _start(self) -> None:
         options = self.options
@@ -284,8 +306,9 @@ class UnitPathFitter:
                 wider[fallen[: size - count]] = True
                 known = self.path.subsets.get(size)
                 if wider.sum() == size and (known is None or (size == count and not known.settled)):
-                    state = snapshot(self.trainer.model) if size in self.options.sizes else None
-                    self.path.subsets[size] = Subset(size, lam, wider, state=state)
+                    assert self._before is not None
+                    state = self._before.state if size in self.options.sizes else None
+                    self.path.subsets[size] = Subset(size, lam, wider, state=state, network_lam=lam / self.ratio)
         self.last_alive = count
 
     def _keep_settled(self, lam: float, metrics: dict[str, float]) -> None:
@@ -295,14 +318,16 @@ class UnitPathFitter:
         """
         size, mask = self.last_alive, self.trainer.alive().cpu().numpy()
         known = self.path.subsets.get(size)
-        if known is not None and known.settled and metrics.get("loss", -math.inf) >= known.validation.get("loss", math.inf):
+        if (
+            known is not None
+            and known.settled
+            and metrics.get("loss", -math.inf) >= known.validation.get("loss", math.inf)
+        ):
             return
-        subset = Subset(size, lam, mask, settled=True, validation=metrics)
+        subset = Subset(size, lam, mask, settled=True, network_lam=lam, validation=metrics)
         if size in self.options.sizes:
             violation, violators = self._certify(mask, lam)
-            subset = replace(
-                subset, state=snapshot(self.trainer.model), max_violation=violation, violators=violators
-            )
+            subset = replace(subset, state=snapshot(self.trainer.model), max_violation=violation, violators=violators)
         self.path.subsets[size] = subset
 
     def _certify(self, mask: np.ndarray, lam: float) -> tuple[float, int]:
@@ -318,10 +343,12 @@ class UnitPathFitter:
         assert subset.state is not None
         trainer.model.load_state_dict(subset.state)
         trainer.keep = torch.from_numpy(subset.mask)
+        trainer.drop_others()
         trainer.reset()
+        subset = replace(subset, state=snapshot(trainer.model))
         try:
             metrics, _ = train_early_stopping(
-                trainer, self.train, self.validation, self.family, lam=subset.lam,
+                trainer, self.train, self.validation, self.family, lam=subset.network_lam,
                 max_epochs=options.polish_epochs, patience=options.polish_patience,
             )  # fmt: skip
         except Diverged:
@@ -330,7 +357,7 @@ class UnitPathFitter:
             trainer.keep = None
         if metrics and metrics["loss"] > subset.validation.get("loss", math.inf):
             return subset
-        violation, _ = self._certify(subset.mask, subset.lam)
+        violation, _ = self._certify(subset.mask, subset.network_lam)
         return replace(subset, state=snapshot(trainer.model), validation=metrics, polished_violation=violation)
 
     def _find_start(self) -> float:
@@ -348,9 +375,7 @@ class UnitPathFitter:
         return max(float(pull.max()) * 1e-3, 1e-8)
 
     def _save(self) -> _Before:
-        return _Before(
-            snapshot(self.trainer.model), self.last_alive, self.path.death.copy(), dict(self.path.subsets)
-        )
+        return _Before(snapshot(self.trainer.model), self.last_alive, self.path.death.copy(), dict(self.path.subsets))
 
     def _restore(self, saved: _Before) -> None:
         self.trainer.model.load_state_dict(saved.state)

@@ -175,4 +175,3 @@ def _epochs(
                 schedule.step()
             if after is not None:
                 after()
-

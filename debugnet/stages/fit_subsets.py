@@ -34,8 +34,6 @@ from debugnet.sparse_training.proximal_training import (
     ProximalTrainer,
     evaluate,
     family_loss,
-    snapshot,
-    train_early_stopping,
 )
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import PathOptions, Subset, UnitPathFitter
@@ -223,17 +221,7 @@ def _network_metrics(fitter: UnitPathFitter, subset: Subset, data: dict[str, Bat
         if stored is not None and label == "network":
             trainer.model.load_state_dict(stored)
         elif stored is not None:
-            trainer.keep = torch.from_numpy(subset.mask)
-            trainer.reset()
-            before = snapshot(trainer.model)
-            try:
-                train_early_stopping(
-                    trainer, fitter.train, fitter.validation, fitter.family, max_epochs=20, patience=5
-                )
-            except Diverged:
-                trainer.model.load_state_dict(before)
-            finally:
-                trainer.keep = None
+            fitter.relax(fitter.path.subsets[subset.size])
         for name, batches in data.items():
             metrics = evaluate(trainer.model, batches, trainer.loss, fitter.family) if stored is not None else {}
             found[name][f"{label}_{score}"] = metrics.get(score, float("nan"))

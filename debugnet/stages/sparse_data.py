@@ -77,7 +77,7 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
     """
     loaded = load_dataset(spec)
     if loaded.modality == "text":
-        raise InputError(f"--data {options.data} holds texts: train-sparse takes images or numbers (extract features first)")
+        raise InputError(f"--data {options.data} holds texts: train-sparse takes images or numbers (see extract)")
     for line in loaded.warnings():
         log(line)
     arrays = {name: _arrays(split, name) for name, split in loaded.splits.items()}
@@ -95,9 +95,7 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
         labels = torch.from_numpy((target - shift) / spread if family == "gaussian" else target)
         batches[name] = Batches(tensor, labels, options.batch_size, options.seed, device=str(device))
     n_outputs = len(loaded.class_names) or (1 if y.ndim == 1 else y.shape[1])
-    return SparseData(
-        batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], spread, is_image
-    )
+    return SparseData(batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], spread, is_image)
 
 
 def _arrays(split: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:

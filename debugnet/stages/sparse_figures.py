@@ -48,7 +48,10 @@ def draw_sizes(folder: Path, rows: list[dict[str, Any]], dense: dict[str, float]
     rows = sorted(rows, key=lambda row: row["size"])
     split = next(name for name in ("test", "val", "train") if name in rows[0]["metrics"])
     sizes = np.array([row["size"] for row in rows], dtype=float)
-    curves = {"the path's own network": np.array([row["metrics"][split]["accuracy"] for row in rows])}
+    curves = {
+        "the path's own network": np.array([row["metrics"][split]["accuracy"] for row in rows]),
+        "relaxed: trained on without penalty": np.array([row["relaxed"][split]["accuracy"] for row in rows]),
+    }
     bands = {}
     for name in rows[0]["refits"]:
         curves[f"{name}, refitted"] = np.array([row["refits"][name][split]["mean"] for row in rows])

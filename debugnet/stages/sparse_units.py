@@ -25,7 +25,7 @@ from debugnet.sparse_training.penalties import (
     OutgoingGroupPenalty,
     UnitPenalty,
 )
-from debugnet.sparse_training.proximal_training import Diverged, ProximalTrainer, evaluate, family_loss
+from debugnet.sparse_training.proximal_training import Diverged, ProximalTrainer, evaluate, family_loss, snapshot
 from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.shrink import chain, shrink, widths
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
@@ -218,21 +218,26 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
     model.load_state_dict(subset.state)
     folder = writer.folder / "networks"
     folder.mkdir(exist_ok=True)
-    save_file({k: v.contiguous() for k, v in subset.state.items()}, folder / f"size-{subset.size}.safetensors")
+
+    def measure(name: str) -> dict[str, dict[str, float]]:
+        state = {k: v.contiguous() for k, v in snapshot(model).items()}
+        save_file(state, folder / f"{name}-{subset.size}.safetensors")
+        return {n: evaluate(model, b, fitter.trainer.loss, fitter.family) for n, b in problem.data.batches.items()}
+
     nonzero = sum(int((p != 0).sum()) for p in model.parameters())
     row: dict[str, Any] = {
         "size": subset.size,
         "lam": subset.lam,
+        "network_lam": subset.network_lam,
         "settled": subset.settled,
         "n_weights": nonzero,
         "max_violation": subset.max_violation,
         "violators": subset.violators,
         "polished_violation": subset.polished_violation,
-        "metrics": {
-            name: evaluate(model, batches, fitter.trainer.loss, fitter.family)
-            for name, batches in problem.data.batches.items()
-        },
+        "metrics": measure("size"),
     }
+    fitter.relax(subset, max_epochs=min(50, problem.options.epochs))
+    row["relaxed"] = measure("relaxed")
     if problem.options.shrink:
         row["shrunk"] = _export(model, subset, folder, problem)
     return row
@@ -249,8 +254,8 @@ def _export(model: nn.Module, subset: Subset, folder: Path, problem: UnitProblem
     with torch.no_grad():
         difference = float((small(x) - model.eval()(x)).abs().max())
     model.to(X.device)
-    save_file(small.state_dict(), folder / f"size-{subset.size}-small.safetensors")
-    (folder / f"size-{subset.size}-small.txt").write_text(f"{small}\n", encoding="utf-8")
+    save_file(small.state_dict(), folder / f"small-{subset.size}.safetensors")
+    (folder / f"small-{subset.size}.txt").write_text(f"{small}\n", encoding="utf-8")
     count = sum(p.numel() for p in small.parameters())
     return {"widths": widths(small), "n_weights": count, "largest_output_difference": difference}
 
@@ -261,7 +266,8 @@ def _refits(
     """Retrain the plain network on every selection of every size, over seeds; finished ones are on the disk."""
     options = problem.options
     orders = _orders(problem, writer)
-    jobs = [(s, name, seed) for s in kept for name in (options.method, *options.against) for seed in range(options.seeds)]
+    names, seeds = (options.method, *options.against), range(options.seeds)
+    jobs = [(subset, name, seed) for subset in kept for name in names for seed in seeds]
     with Progress(len(jobs), "refits", "network") as progress:
         for subset, name, seed in jobs:
             key = f"refit/{subset.size}/{name}/{seed}"
@@ -332,18 +338,19 @@ def _result(
 ) -> dict[str, Any]:
     """Assemble the JSON; the size is chosen on validation and its test score looked at once."""
     split = "val" if "val" in data.batches else "train"
-    best = max(row["metrics"][split]["accuracy"] for row in rows)
+    best = max(row["relaxed"][split]["accuracy"] for row in rows)
     n = len(data.batches[split].y)
     error = math.sqrt(max(best * (1 - best), 0) / n) if data.family != "gaussian" else 0.01
-    chosen = next(row for row in sorted(rows, key=lambda r: r["size"]) if row["metrics"][split]["accuracy"] >= best - error)
+    ascending = sorted(rows, key=lambda row: row["size"])
+    chosen = next(row for row in ascending if row["relaxed"][split]["accuracy"] >= best - error)
     summary = {
         "method": options.method,
         "status": path.status,
         "units": problem.n_units,
         "sizes_on_the_path": sorted(path.subsets),
-        "rule": f"smallest size within one standard error of the best {split} accuracy",
+        "rule": f"smallest size within one standard error of the best {split} accuracy, relaxed",
         "chosen": chosen["size"],
-        "chosen_metrics": chosen["metrics"],
+        "chosen_metrics": chosen["relaxed"],
         "dense": path.dense,
     }
     return {
@@ -360,9 +367,11 @@ def _result(
 def _table(options: TrainSparse, rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
     split = "test" if "test" in rows[0]["metrics"] else "val" if "val" in rows[0]["metrics"] else "train"
     names = list(rows[0].get("refits") or {})
-    lines = [f"{'units':>6} {'lambda':>9} {f'path, {split}':>11} {'KKT':>7}" + "".join(f"{n + ' refit':>20}" for n in names)]
+    head = f"{'units':>6} {'lambda':>9} {'KKT':>7} {f'path, {split}':>11} {'relaxed':>8}"
+    lines = [head + "".join(f"{name + ' refit':>20}" for name in names)]
     for row in sorted(rows, key=lambda r: -r["size"]):
-        text = f"{row['size']:6d} {row['lam']:9.3g} {row['metrics'][split]['accuracy']:11.4f} {row['max_violation']:+7.2f}"
+        own, relaxed = (row[key][split]["accuracy"] for key in ("metrics", "relaxed"))
+        text = f"{row['size']:6d} {row['lam']:9.3g} {row['max_violation']:+7.2f} {own:11.4f} {relaxed:8.4f}"
         for name in names:
             score = row["refits"][name][split]
             half = "" if math.isnan(score["half_width"]) else f" ± {score['half_width']:.3f}"

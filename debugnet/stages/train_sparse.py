@@ -97,9 +97,7 @@ def _network_digest(name: str) -> str:
     return network_digest(spec)
 
 
-def _make(
-    options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, dict[str, str]], force: bool
-) -> None:
+def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, dict[str, str]], force: bool) -> None:
     import time
 
     from debugnet.artifacts.atomic import make_parent

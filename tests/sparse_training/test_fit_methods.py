@@ -78,9 +78,7 @@ def test_select_and_analyze_take_the_path(method, spred_path, lassonet_path, tmp
 
 def _options_of(path):
     if path.name == "spred.h5":
-        return FitPath(
-            path.parent / "features.h5", path, method="spred", steps=150, n_lambdas=5, lambda_min_ratio=0.03
-        )
+        return FitPath(path.parent / "features.h5", path, method="spred", steps=150, n_lambdas=5, lambda_min_ratio=0.03)
     return FitPath(
         path.parent / "features.h5", path, method="lassonet", sizes=(3, 10), hidden=(16,), epochs=15, ratio=1.5,
         batch_size=64, lr=5e-3,

@@ -61,7 +61,12 @@ def test_the_planted_interaction_is_found_and_compared(lassonet):
     assert row["refits"]["lassonet"]["test"]["mean"] > 0.8 > 0.7 > row["refits"]["anova"]["test"]["mean"]
     assert row["refits"]["random"]["test"]["n"] == 2
     assert found["summary"]["chosen"] == 2
-    for name in ("importance.png", "accuracy_against_units.png", "networks/size-2.safetensors"):
+    for name in (
+        "importance.png",
+        "accuracy_against_units.png",
+        "networks/size-2.safetensors",
+        "networks/relaxed-2.safetensors",
+    ):
         assert (result.path / name).exists()
     assert train_sparse.run(given).reused
 
@@ -75,14 +80,15 @@ def test_hidden_width_and_inputs_together_and_shrink(tmp_path):
     np.savez(data, x_train=X[:600], y_train=y[:600], x_test=X[600:], y_test=y[600:])
     given = options(
         data, tmp_path, "group-lasso", network="mlp:12", penalize="both", task="regression", shrink=True,
-        sizes=(4, 8), epochs=25
-    )
+        sizes=(4, 8), epochs=40, epochs_per_lambda=2, lr=0.02, ratio=1.3,
+    )  # fmt: skip
     result = train_sparse.run(given)
     found = read_json(result.path / "sparse.json")
     with np.load(result.path / "masks.npz") as masks:
         mask = np.unpackbits(masks["size-4"], count=17).astype(bool)
     assert set(np.flatnonzero(mask[:5])) == {0, 1} and mask[5:].sum() == 2
     row = next(row for row in found["rows"] if row["size"] == 4)
+    assert row["relaxed"]["test"]["r2"] > 0.9
     assert row["shrunk"]["widths"] == [2, 1] and row["shrunk"]["largest_output_difference"] < 1e-5
 
 

@@ -233,4 +233,5 @@ def test_metrics_and_gradients_do_not_depend_on_batching():
     (whole,) = full_gradient(network, [penalty], Batches(X, y, 5000), loss)
     (small,) = full_gradient(network, [penalty], Batches(X.numpy(), y, 16), loss)
     torch.testing.assert_close(whole, small)
-    assert evaluate(network, Batches(X, y, 7), loss, "multinomial")["loss"] == pytest.approx(float(loss(network(X), y).detach()))
+    expected = float(loss(network(X), y).detach())
+    assert evaluate(network, Batches(X, y, 7), loss, "multinomial")["loss"] == pytest.approx(expected)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from debugnet.artifacts import atomic
-from debugnet.artifacts.canonical import canonical_json, jsonable
+from debugnet.artifacts.canonical import canonical_json, jsonable, parse_json
 from debugnet.artifacts.provenance import Provenance, describe_difference, read_manifest
 from debugnet.errors import InputError, OutputExists
 
@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
         Missing or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (ValueError, RecursionError) as error:
@@ -159,7 +159,7 @@ class BundleWriter:
         with open(self.folder / "records.jsonl", "rb") as file:
             for line in file:
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                     records[record["key"]] = record["value"]
                 except (ValueError, KeyError, TypeError):
                     break
@@ -263,7 +263,7 @@ def read_records(path: str | os.PathLike[str]) -> dict[str, Any]:
     read_manifest(path)
     file = Path(path) / "records.jsonl"
     try:
-        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+        lines = [parse_json(line) for line in file.read_bytes().splitlines()]
         return {line["key"]: line["value"] for line in lines}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is damaged ({error}): make {path} again") from error

@@ -38,3 +38,14 @@ def canonical_json(value: Any) -> bytes:
     """One spelling per value: sorted keys, no spaces, UTF-8."""
     text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogateescape")
+
+
+def parse_json(data: bytes) -> Any:
+    """Read JSON as it is written here: bytes of file names that are no UTF-8 come back as they were.
+
+    Raises
+    ------
+    ValueError
+        Not JSON.
+    """
+    return json.loads(data.decode("utf-8", "surrogateescape"))

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debugnet.artifacts.atomic import allocate, atomic_file, write_all
-from debugnet.artifacts.canonical import canonical_json
+from debugnet.artifacts.canonical import canonical_json, parse_json
 from debugnet.artifacts.hdf5_layout import USER_BLOCK, Layout, Shape, layout
 from debugnet.artifacts.provenance import Provenance
 from debugnet.errors import InputError
@@ -273,7 +273,7 @@ def _parse(path: Path, descriptor: int) -> Header:
     header = os.pread(descriptor, length, start)
     if hashlib.sha256(header).hexdigest() != facts["header_sha256"]:
         raise ValueError("its header fails the checksum")
-    content = json.loads(header)
+    content = parse_json(header)
     arrays = {name: _stored_array(name, entry, size) for name, entry in content["arrays"].items()}
     extents = [(array.offset, array.nbytes) for array in arrays.values()] + [(start, length)]
     if _structure_crc(descriptor, list(_gaps(extents, size))) != facts["structure_crc32"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from debugnet.artifacts import atomic
 from debugnet.artifacts.bundle import open_partial, write_json
+from debugnet.artifacts.canonical import parse_json
 from debugnet.artifacts.container import Header, read_array, read_header, write_container
 from debugnet.artifacts.provenance import Provenance
 from debugnet.errors import InputError
@@ -147,7 +147,7 @@ def _read_point(stem: Path) -> _StoredPoint:
     from safetensors.numpy import load
 
     try:
-        words = json.loads(stem.with_suffix(".json").read_bytes())
+        words = parse_json(stem.with_suffix(".json").read_bytes())
         tensors = load(stem.with_suffix(".safetensors").read_bytes())
         words["metrics"] = {split: {k: _number(v) for k, v in m.items()} for split, m in words["metrics"].items()}
         words |= {name: _number(words[name]) for name in _SCALARS}

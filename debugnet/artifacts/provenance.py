@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from debugnet.artifacts.canonical import canonical_json, jsonable
+from debugnet.artifacts.canonical import canonical_json, jsonable, parse_json
 from debugnet.errors import InputError, OutputExists, StaleArtifact
 
 #: Version of the layouts in docs/formats.md; part of every key.
@@ -204,7 +204,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = parse_json(path.read_bytes())
         Provenance.from_json(manifest["provenance"])
         if not isinstance(manifest["digest"], str) or not isinstance(manifest["files"], dict):
             raise ValueError("no digest or no files")

@@ -76,7 +76,8 @@ def render(
     )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(asset(template, package))
-    return page.render(policy=policy, script=Markup(script), style=Markup(style), **values)
+    text = page.render(policy=policy, script=Markup(script), style=Markup(style), **values)
+    return text.encode("utf-8", "replace").decode("utf-8")  # names of files may hold what UTF-8 cannot
 
 
 REPORT_SCRIPTS = (

@@ -116,6 +116,7 @@ def plot_curves(
     curves: Mapping[str, np.ndarray],
     *,
     bands: Mapping[str, np.ndarray] | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """Draw values against numbers of units (log axis), one line per method.
 
@@ -127,6 +128,8 @@ def plot_curves(
     curves : mapping of str to ndarray (m,)
     bands : mapping of str to ndarray (m,), optional
         Half widths of intervals.
+    limits : (float, float)
+        What the values can be; intervals are cut there.
     """
     markers = "osD^vPX"
     for (name, values), marker in zip(curves.items(), markers * len(curves), strict=False):
@@ -134,9 +137,15 @@ def plot_curves(
         (line,) = axes.plot(sizes[known], values[known], marker=marker, markersize=4, label=label(name, 60))
         if bands is not None and name in bands:
             half = np.nan_to_num(bands[name][known])
-            axes.fill_between(sizes[known], values[known] - half, values[known] + half, color=line.get_color(), alpha=0.15)
+            low, high = np.clip([values[known] - half, values[known] + half], *limits)
+            axes.fill_between(sizes[known], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xscale("log")
-    _plain_log_ticks(axes, "x")
+    if len(sizes) <= 12:
+        axes.xaxis.set_major_locator(FixedLocator(list(map(float, sizes))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(FixedLocator([]))
+    else:
+        _plain_log_ticks(axes, "x")
     axes.legend(frameon=False, fontsize=9)
 
 

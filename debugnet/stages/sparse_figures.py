@@ -58,7 +58,7 @@ def draw_sizes(folder: Path, rows: list[dict[str, Any]], dense: dict[str, float]
         bands[f"{name}, refitted"] = np.array([row["refits"][name][split]["half_width"] for row in rows], dtype=float)
     with figures.drawing(folder, "accuracy_against_units", 6.8, 4.4) as figure:
         axes = figure.add_subplot()
-        figures.plot_curves(axes, sizes, curves, bands=bands)
+        figures.plot_curves(axes, sizes, curves, bands=bands, limits=(-np.inf, 1.0) if score == "r2" else (0.0, 1.0))
         axes.set_xlabel("units kept (log scale)")
         axes.set_ylabel(f"{split} {score}")
 

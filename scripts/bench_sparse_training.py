@@ -1,0 +1,365 @@
+"""LassoNet, spred and the group lasso against their peers: one run, the same data, splits and threads.
+
+    python scripts/bench_sparse_training.py lassonet --data digits breast_cancer xor --seeds 5 --package
+    python scripts/bench_sparse_training.py spred --features runs/cifar/features.h5
+    python scripts/bench_sparse_training.py planted --seeds 20
+    python scripts/bench_sparse_training.py cifar --data cifar10.npz --seeds 3
+
+lassonet: accuracy of the path's own models and of the same refit of every selection, at 5, 10, 20 and 50 features,
+sizes met and CPU seconds of the path; ``--package`` runs the ``lassonet`` package beside (pip install lassonet).
+spred: the relative gap of spred's own layer and of the polished one to the certified solution, at five lambdas.
+planted: how often the group lasso finds exactly the planted inputs and hidden width.
+cifar: 100%, 50%, 10% and 1% of the pixels: LassoNet itself, refitted, random; and k-NN, SVM, PCA + linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from debugnet.recipes.train_sparse import TrainSparse
+from debugnet.stages import train_sparse
+
+SIZES = (5, 10, 20, 50)
+
+
+def load(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """X, y and the task of one data set; generated ones are drawn anew for every seed."""
+    from sklearn import datasets
+
+    rng = np.random.default_rng(seed)
+    if name in ("digits", "breast_cancer"):
+        return *getattr(datasets, f"load_{name}")(return_X_y=True), "single-label"
+    if name == "xor":
+        X = rng.normal(size=(2000, 60))
+        return X, ((X[:, 0] * X[:, 1] > 0) ^ (X[:, 2] > 1)).astype(int), "single-label"
+    if name == "friedman":
+        X, y = datasets.make_friedman1(2000, n_features=60, noise=1.0, random_state=seed)
+        return X, y, "regression"
+    X, y = datasets.make_classification(
+        2000, 100, n_informative=5, n_redundant=15, n_clusters_per_class=16, random_state=seed
+    )
+    return X, y, "single-label"
+
+
+def split(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """80 / 20, stratified, the train part once more 90 / 10; standardized by train."""
+    from sklearn.model_selection import train_test_split
+
+    strata = y if task == "single-label" else None
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.2, random_state=seed, stratify=strata)
+    strata = y if task == "single-label" else None
+    X, X_val, y, y_val = train_test_split(X, y, test_size=0.1, random_state=seed, stratify=strata)
+    mean, scale = X.mean(axis=0), X.std(axis=0)
+    scale[scale == 0] = 1
+    parts = {"train": (X, y), "val": (X_val, y_val), "test": (X_test, y_test)}
+    return {name: ((A - mean) / scale, b) for name, (A, b) in parts.items()}
+
+
+def run_lassonet(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per data set, seed and method."""
+    rows = []
+    for name in args.data:
+        for seed in range(args.seeds):
+            X, y, task = load(name, seed)
+            parts = split(X, y, task, seed)
+            sizes = tuple(k for k in SIZES if k < X.shape[1])
+            rows += _ours(args, name, seed, task, parts, sizes)
+            if args.package:
+                rows.append(_package(args, name, seed, task, parts, sizes))
+            print(json.dumps(rows[-1]), file=sys.stderr)
+    return rows
+
+
+def _ours(args: argparse.Namespace, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        np.savez(data, **{f"{a}_{s}": v for s, pair in parts.items() for a, v in zip("xy", pair, strict=True)})
+        rows = []
+        for method in ("lassonet", "group-lasso"):
+            against = ("random", "anova", "linear") if method == "lassonet" else ()
+            options = TrainSparse(
+                method, "mlp:100", str(data), Path(folder) / method, task=task, sizes=sizes, against=("none",),
+                batch_size=args.batch_size, lr=args.lr, ratio=args.ratio, epochs=args.epochs,
+                epochs_per_lambda=args.epochs_per_lambda, hierarchy=args.hierarchy, seed=seed, threads=1, device="cpu",
+            )  # fmt: skip
+            began = time.process_time()
+            result = train_sparse.run(options)
+            seconds = time.process_time() - began
+            found = json.loads((result.path / "sparse.json").read_text())
+            d = parts["train"][0].shape[1]
+            with np.load(result.path / "masks.npz") as stored:
+                masks = {k: np.unpackbits(stored[f"size-{k}"], count=d).astype(bool) for k in sizes}
+            row = {"data": name, "seed": seed, "method": method, "cpu_seconds": seconds}
+            row["sizes_met"] = len(set(found["summary"]["sizes_on_the_path"]) & set(range(1, d)))
+            row["path"] = {r["size"]: r["metrics"]["test"]["accuracy"] for r in found["rows"]}
+            row["relaxed"] = {r["size"]: r["relaxed"]["test"]["accuracy"] for r in found["rows"]}
+            row["refit"] = {k: refit(parts, task, masks[k], seed) for k in sizes}
+            rows.append(row)
+            rows += [_baseline(kind, name, seed, task, parts, sizes) for kind in against]
+    return rows
+
+
+def _baseline(kind: str, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> dict[str, Any]:
+    from debugnet.sparse_training import baselines
+
+    X, y = parts["train"]
+    family = "gaussian" if task == "regression" else "multinomial"
+    began = time.process_time()
+    if kind == "random":
+        order = baselines.random_order(X.shape[1], seed)
+    else:
+        order = {"anova": baselines.anova_order, "linear": baselines.linear_order}[kind](
+            X, y, family, np.arange(X.shape[1])
+        )
+    seconds = time.process_time() - began
+    scores = {k: refit(parts, task, baselines.top_mask(order, k), seed) for k in sizes}
+    return {"data": name, "seed": seed, "method": kind, "cpu_seconds": seconds, "refit": scores}
+
+
+def _package(args: argparse.Namespace, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> dict[str, Any]:
+    """The ``lassonet`` package with its defaults, on the same split and its validation rows."""
+    import lassonet
+
+    model_class = lassonet.LassoNetRegressor if task == "regression" else lassonet.LassoNetClassifier
+    model = model_class(hidden_dims=(100,), M=args.hierarchy, random_state=seed, torch_seed=seed, verbose=0)
+    X, y = parts["train"]
+    X, y, X_val = X.astype(np.float32), y.astype(np.float32 if task == "regression" else np.int64), parts["val"]
+    target = y.reshape(-1, 1) if task == "regression" else y
+    y_val = X_val[1].astype(y.dtype)
+    began = time.process_time()
+    path = model.path(
+        X, target, X_val=X_val[0].astype(np.float32), y_val=y_val.reshape(-1, 1) if task == "regression" else y_val,
+        return_state_dicts=True,
+    )  # fmt: skip
+    seconds = time.process_time() - began
+    row: dict[str, Any] = {"data": name, "seed": seed, "method": "lassonet package", "cpu_seconds": seconds}
+    counts = [int(point.selected.sum()) for point in path]
+    row["sizes_met"] = len(set(counts) & set(range(1, X.shape[1])))
+    row["path"], row["refit"], row["size_used"] = {}, {}, {}
+    test_X, test_y = parts["test"]
+    for k in sizes:
+        point = next(p for p, count in zip(path, counts, strict=True) if count <= k)
+        model.load(point.state_dict)
+        with torch.no_grad():
+            model.model.eval()
+            outputs = model.model(torch.from_numpy(test_X.astype(np.float32)))
+        row["path"][k] = _score(outputs.numpy(), test_y, task)
+        row["size_used"][k] = int(point.selected.sum())
+        row["refit"][k] = refit(parts, task, point.selected.numpy(), seed)
+    return row
+
+
+def _score(outputs: np.ndarray, y: np.ndarray, task: str) -> float:
+    if task == "regression":
+        return float(1 - np.square(outputs.ravel() - y).sum() / np.square(y - y.mean()).sum())
+    return float((outputs.argmax(axis=1) == y).mean())
+
+
+def refit(parts: dict, task: str, mask: np.ndarray, seed: int) -> float:
+    """The same for every selection: a new network (100 hidden units) on the chosen features, stopped by validation."""
+    from debugnet.sparse_training.networks import make_mlp
+    from debugnet.sparse_training.proximal_training import (
+        Batches,
+        ProximalTrainer,
+        evaluate,
+        family_loss,
+        train_early_stopping,
+    )
+
+    torch.manual_seed(seed)
+    family = "gaussian" if task == "regression" else "multinomial"
+    y = parts["train"][1]
+    shift, scale = (y.mean(), y.std()) if task == "regression" else (0, 1)
+    batches = {
+        name: Batches(
+            torch.from_numpy(X[:, mask].astype(np.float32)),
+            torch.from_numpy((b - shift) / scale if task == "regression" else b.astype(np.int64)),
+            64,
+            seed,
+        )
+        for name, (X, b) in parts.items()
+    }
+    network = make_mlp(int(mask.sum()), 1 if task == "regression" else int(y.max()) + 1, (100,))
+    trainer = ProximalTrainer(
+        network, [], family_loss(family), optimizer=lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-4)
+    )
+    train_early_stopping(trainer, batches["train"], batches["val"], family, max_epochs=60, patience=10)
+    return evaluate(network, batches["test"], trainer.loss, family)["accuracy"]
+
+
+def run_spred(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Gap of spred to the certified solution at five lambdas, and the time of both."""
+    from debugnet.glm.options import make_options
+    from debugnet.glm.path import PathFit
+    from debugnet.glm.solvers.fista import minimize
+    from debugnet.sparse_training.spred_layer import train_factored
+
+    rows = []
+    for name, X, y in _feature_sets(args):
+        fit = PathFit(X, y, make_options(lambda_min_ratio=args.lambda_min_ratio, n_lambdas=6, device=args.device))
+        fit.lambdas = fit.lambdas[1:]
+        began = time.perf_counter()
+        exact = list(fit.points())
+        exact_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        layers = {layer.lam: layer for layer in train_factored(fit.problem, fit.lambdas, steps=args.steps)}
+        spred_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        polished = {}
+        for lam, layer in layers.items():
+            weight, bias = layer.weight.clone(), layer.bias.clone()
+
+            weight, bias = minimize(fit.problem, lam, weight, bias, threshold=1e-4 * lam, max_epochs=300)
+            polished[lam] = fit.problem.objective(weight, bias, lam)
+        polish_seconds = time.perf_counter() - began
+        for point in exact:
+            layer = layers[point.lam]
+            rows.append(
+                {
+                    "data": name, "lam": point.lam, "objective": point.objective, "exact_seconds": exact_seconds,
+                    "spred_gap": layer.objective / point.objective - 1,
+                    "polished_gap": polished[point.lam] / point.objective - 1,
+                    "spred_seconds": spred_seconds, "polish_seconds": polish_seconds,
+                    "zeros": int((layer.weight == 0).sum()), "exact_nnz": int(np.count_nonzero(point.weight)),
+                    "above_1e-3": layer.above_threshold,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _feature_sets(args: argparse.Namespace) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    if not args.features:
+        parts = split(*load("digits", 0), 0)
+        return [("digits", *parts["train"])]
+    from debugnet.artifacts.feature_store import load_features
+
+    found = []
+    for path in args.features:
+        train = load_features(path).split("train")
+        found.append((str(path), np.asarray(train.X[train.usable]), train.y[train.usable]))
+    return found
+
+
+def run_planted(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Group lasso on y = |x0 + x1| + noise: two inputs of five, two hidden units of twelve."""
+    rows = []
+    for seed in range(args.seeds):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(800, 5))
+        y = np.abs(X[:, 0] + X[:, 1]) + 0.05 * rng.normal(size=800)
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "data.npz"
+            np.savez(data, x_train=X[:600], y_train=y[:600], x_test=X[600:], y_test=y[600:])
+            options = TrainSparse(
+                "group-lasso", "mlp:12", str(data), Path(folder) / "sparse", task="regression", val_fraction=0.25,
+                penalize="both", shrink=True, sizes=(4,), epochs=40, batch_size=64, lr=0.02, ratio=1.3, seed=seed,
+                threads=1, device="cpu",
+            )  # fmt: skip
+            result = train_sparse.run(options)
+            found = json.loads((result.path / "sparse.json").read_text())
+            with np.load(result.path / "masks.npz") as stored:
+                mask = np.unpackbits(stored["size-4"], count=17).astype(bool)
+        row = found["rows"][0]
+        rows.append(
+            {
+                "seed": seed, "inputs_found": set(np.flatnonzero(mask[:5])) == {0, 1}, "hidden": int(mask[5:].sum()),
+                "r2": row["relaxed"]["test"]["r2"], "difference": row["shrunk"]["largest_output_difference"],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def run_cifar(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The source's Table 2 and Figure 3 on pixels, scored on all test images."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVC
+
+    rows: list[dict[str, Any]] = []
+    with np.load(args.data[0]) as stored:
+        X, y = stored["x_train"].reshape(len(stored["x_train"]), -1) / 255.0, stored["y_train"]
+        X_test, y_test = stored["x_test"].reshape(len(stored["x_test"]), -1) / 255.0, stored["y_test"]
+    for name, model in (
+        ("k-NN, k=7", KNeighborsClassifier(7)),
+        ("SVM (rbf)", SVC()),
+        ("PCA 100 + linear", make_pipeline(PCA(100), LogisticRegression(max_iter=300))),
+    ):
+        rows.append({"method": name, "accuracy": float((model.fit(X, y).predict(X_test) == y_test).mean())})
+    d = X.shape[1]
+    sizes = tuple(max(1, round(d * share)) for share in (0.01, 0.1, 0.5))
+    for seed in range(args.seeds):
+        output = args.output.parent / f"cifar-{seed}" if args.output else Path(tempfile.mkdtemp()) / "sparse"
+        options = TrainSparse(
+            "lassonet", "mlp:80,100", args.data[0], output, sizes=sizes, refit=True, seeds=1, seed=seed,
+            batch_size=64, lr=args.lr, ratio=args.ratio, device=args.device,
+        )  # fmt: skip
+        result = train_sparse.run(options)
+        found = json.loads((result.path / "sparse.json").read_text())
+        rows.append({"method": "LassoNet", "seed": seed, "dense": found["summary"]["dense"], "rows": found["rows"]})
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard error over seeds, per data set, method and size."""
+    lines = ["| data | method | CPU s | sizes met | " + " | ".join(f"{k}" for k in SIZES) + " |", "|---" * 8 + "|"]
+    for data in dict.fromkeys(r["data"] for r in rows):
+        for method in dict.fromkeys(r["method"] for r in rows if r["data"] == data):
+            mine = [r for r in rows if r["data"] == data and r["method"] == method]
+            for what in ("path", "relaxed", "refit"):
+                if what not in mine[0]:
+                    continue
+                cells = [_cell([r[what].get(k, r[what].get(str(k))) for r in mine]) for k in SIZES]
+                met = "/".join(str(r.get("sizes_met", "")) for r in mine)
+                seconds = np.mean([r["cpu_seconds"] for r in mine])
+                lines.append(f"| {data} | {method}, {what} | {seconds:.1f} | {met} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    error = f" ± {np.std(known, ddof=1) / np.sqrt(len(known)):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{error}"
+
+
+def main() -> None:
+    """Run one comparison and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("lassonet", "spred", "planted", "cifar"))
+    parser.add_argument("--data", nargs="+", default=["digits"])
+    parser.add_argument("--features", nargs="*", default=[])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--package", action="store_true", help="run the lassonet package beside")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--ratio", type=float, default=1.1)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs-per-lambda", type=int, default=2)
+    parser.add_argument("--hierarchy", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--lambda-min-ratio", type=float, default=0.01)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, help="where to write all rows as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    run = {"lassonet": run_lassonet, "spred": run_spred, "planted": run_planted, "cifar": run_cifar}[args.what]
+    rows = run(args)
+    if args.output:
+        args.output.write_text(json.dumps(rows, indent=1, default=float))
+    print(table(rows) if args.what == "lassonet" else json.dumps(rows, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()

@@ -92,6 +92,12 @@ def explanation_panel(
 
     Parameters
     ----------
+    pixels : ndarray (H, W, 3), uint8
+    segments : ndarray (H, W), int
+    effect : ndarray (K,)
+        Of each superpixel, in sd of the feature.
+    side : str
+        ``positive`` or ``negative``: the side that the masked form shows.
     limit : float
         End of the symmetric scale, the same for all panels of a feature, in sd.
     title : str

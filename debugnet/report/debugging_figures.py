@@ -122,7 +122,7 @@ def plot_group_change(axes: Axes, names: Sequence[str], before: np.ndarray, afte
 
 def plot_selection_shares(axes: Axes, shares: np.ndarray) -> None:
     """Draw in what share of resamples the head's own weights are selected, as a histogram."""
-    axes.hist(shares, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white", linewidth=0.8)
+    axes.hist(shares, bins=np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor="white", linewidth=0.8)
     axes.axvline(np.median(shares), color=VERMILION, linewidth=1.6)
     axes.annotate(
         f"median {np.median(shares):.0%}", (np.median(shares), 1), xycoords=("data", "axes fraction"), xytext=(-4, -2),

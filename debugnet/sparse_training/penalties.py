@@ -105,7 +105,7 @@ class LassoNetPenalty(UnitPenalty):
         if not hierarchy >= 0 or hierarchy == float("inf"):
             raise UsageError(f"the hierarchy coefficient M is {hierarchy}; give a finite number >= 0 (10 is usual)")
         self.reader, self.skip, self.hierarchy = reader, skip, hierarchy
-        self.parameters = [skip.weight, *reader.parameters]
+        self.parameters = [skip.get_parameter("weight"), *reader.parameters]
         self.unit_weight = _weights(reader.unit_sizes, unit_weights)
         self._width = reader.skip_rows(skip.weight.detach()).shape[1]
 
@@ -210,7 +210,7 @@ class OutgoingGroupPenalty(InputGroupPenalty):
         self, layer: nn.Linear | nn.Conv2d, n_units: int, *, l1_share: float = 0.0, unit_weights: str = "sqrt"
     ) -> None:
         self.l1_share, self._n = _share(l1_share), n_units
-        self.parameters = [layer.weight]
+        self.parameters = [layer.get_parameter("weight")]
         size = layer.weight.numel() // n_units
         self.unit_weight = _weights(layer.weight.new_full((n_units,), size), unit_weights)
 

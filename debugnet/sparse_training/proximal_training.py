@@ -213,7 +213,7 @@ class ProximalTrainer:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
             outputs = self.model(x)
         value = self.loss(outputs.float() if self.amp else outputs, y)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         loss = float(value.detach())
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss}")
@@ -267,7 +267,7 @@ def full_gradient(model: nn.Module, penalties: Sequence[UnitPenalty], batches: B
     for x, y in ordered:
         for parameter in model.parameters():
             parameter.grad = None
-        loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+        loss(model(x), y).backward()
         for sum_, penalty in zip(total, penalties, strict=True):
             sum_ += penalty.gradient() * (len(y) / len(batches.y))
     return total

@@ -74,7 +74,7 @@ class InputReader:
         self.shape = tuple(example.shape[1:])
         if mode == "gate":
             self.network: nn.Module = nn.Sequential(InputGate(self.shape), network)
-            self._weights: list[nn.Parameter] = [self.network[0].weight]  # type: ignore[index,list-item]
+            self._weights: list[nn.Parameter] = [self.network[0].weight]  # type: ignore[list-item]
             self.mode = "gate"
         else:
             self.network = network
@@ -87,7 +87,7 @@ class InputReader:
                     f"the input of {type(network).__name__} is read by {found}, which cannot be switched off as "
                     f"'{mode}'; let the first layer be Linear or Conv2d, or use --input-units gate"
                 )
-            self._weights = [module.weight for module in readers]
+            self._weights = [module.get_parameter("weight") for module in readers]
             _check_nothing_else_reads(network, example, self._weights)
         n_elements = int(torch.tensor(self.shape).prod())
         self._per_unit = n_elements // self.shape[0] if self.mode == "channels" else 1

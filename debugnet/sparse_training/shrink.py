@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,8 @@ def shrink(network: nn.Module, inputs: Tensor | None = None) -> nn.Sequential:
     cuttable = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not cuttable:
         raise UsageError(f"{type(network).__name__} has no Linear or Conv2d layer: nothing can be cut")
-    first = layers[cuttable[0]]
-    n_inputs = first.in_features if isinstance(first, nn.Linear) else first.in_channels  # type: ignore[union-attr]
+    first = cast("nn.Linear | nn.Conv2d", layers[cuttable[0]])
+    n_inputs = first.in_features if isinstance(first, nn.Linear) else first.in_channels
     keep = torch.ones(n_inputs, dtype=torch.bool) if inputs is None else inputs.cpu()
     if len(keep) != n_inputs:
         raise UsageError(f"the mask names {len(keep)} inputs, and the first layer reads {n_inputs}")
@@ -129,7 +130,7 @@ def _cut(
     if behind is not None:
         dead = ~weight.flatten(1).any(dim=1) | ~outgoing(behind.weight.detach(), len(weight)).any(dim=1)  # type: ignore[operator]
         if norm is not None and norm.weight is not None:
-            dead |= norm.weight == 0  # type: ignore[operator]
+            dead |= norm.weight == 0
     if bool(dead.all()):
         dead[0] = False  # a layer keeps one unit, so that the network keeps its shape
     return _resized(layer, weight[~dead], bias[~dead]), _Flow(~dead, torch.where(dead, bias, 0.0), weight.ndim > 2)

@@ -75,8 +75,8 @@ class Factored:
     @property
     def factors(self) -> list[nn.Parameter]:
         """The two factors."""
-        originals = self.module.parametrizations[self.name]  # type: ignore[index,operator]
-        return [originals.original0, originals.original1]
+        originals = self.module.get_submodule(f"parametrizations.{self.name}")
+        return [originals.get_parameter("original0"), originals.get_parameter("original1")]
 
 
 class Spred:
@@ -202,7 +202,7 @@ def _matching(network: nn.Module, patterns: Iterable[str]) -> list[tuple[str, nn
     candidates = [
         (f"{path}.weight".lstrip("."), module, "weight")
         for path, module in modules.items()
-        if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.ndim > 1  # type: ignore[union-attr]
+        if isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.ndim > 1
     ]
     for pattern in patterns:
         hits = [

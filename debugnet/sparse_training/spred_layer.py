@@ -121,7 +121,7 @@ def _set_gradients(problem: GLMProblem, linear: nn.Linear, ridge: float) -> None
     residual = problem.residual(problem.scores(weight.detach(), linear.bias.detach()).to(torch.float64))
     for parameter in linear.parameters():
         parameter.grad = None
-    weight.backward(problem.gradient(residual) + ridge * weight.detach())  # type: ignore[no-untyped-call]
+    weight.backward(problem.gradient(residual) + ridge * weight.detach())
     linear.bias.grad = problem.bias_gradient(residual) * problem.fit_intercept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from debugnet.glm.design import Design
 
@@ -24,7 +25,7 @@ class ColumnCache:
         Row of each feature, -1 where it is not here.
     """
 
-    def __init__(self, design: Design, dtype: type = np.float32) -> None:
+    def __init__(self, design: Design, dtype: DTypeLike = np.float32) -> None:
         self.design = design
         self.dtype = np.dtype(dtype)
         self.torch_dtype = torch.float32 if self.dtype == np.float32 else torch.float64

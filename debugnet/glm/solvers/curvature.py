@@ -72,6 +72,8 @@ class CurvatureBlock:
 
         Parameters
         ----------
+        output, column : ndarray (s,), int64
+            Output and feature of each coefficient.
         factor : ndarray (K, n) or (1, n)
             Coupled: probabilities.  Else: the square root of the row curvatures.
         weight : ndarray (n,) or None
@@ -111,9 +113,7 @@ class CurvatureBlock:
         grown[:old, :old] = self._matrix
         self._matrix = grown
 
-    def _products(
-        self, ka: np.ndarray, ca: np.ndarray, kb: np.ndarray | None, cb: np.ndarray | None
-    ) -> np.ndarray:
+    def _products(self, ka: np.ndarray, ca: np.ndarray, kb: np.ndarray | None, cb: np.ndarray | None) -> np.ndarray:
         """Block of the Hessian between coefficients a and b (b = a where None)."""
         columns, n = self.cache.rows, len(self._samples)
         sizes = len(ka), len(ka if kb is None else kb)
@@ -124,13 +124,15 @@ class CurvatureBlock:
         for start in range(0, n, chunk):
             width = min(n, start + chunk) - start
 
-            def scaled(index: np.ndarray, factor: np.ndarray, which: np.ndarray) -> np.ndarray:
+            def scaled(
+                index: np.ndarray, factor: np.ndarray, which: np.ndarray, start: int = start, width: int = width
+            ) -> np.ndarray:
                 part = np.empty((len(index), width), dtype=columns.dtype)
                 _scale(columns, index, self._samples, factor, which, start, part)
                 return part
 
             Qa = scaled(ca, self._factor, ka if self.coupled else ones)
-            Qb = Qa if kb is None else scaled(cb, self._factor, kb if self.coupled else ones)
+            Qb = Qa if kb is None or cb is None else scaled(cb, self._factor, kb if self.coupled else ones)
             if not self.coupled:
                 out += Qa @ Qb.T
                 continue
@@ -147,7 +149,8 @@ class CurvatureBlock:
 def _curved(curvature: np.ndarray) -> np.ndarray:
     """Samples that carry all but :data:`NEGLIGIBLE` of the curvature, ascending; all where that saves little."""
     order = np.argsort(curvature)
-    dropped = np.searchsorted(np.cumsum(curvature[order], dtype=np.float64), NEGLIGIBLE * curvature.sum(dtype=np.float64))
+    lightest = np.cumsum(curvature[order], dtype=np.float64)
+    dropped = np.searchsorted(lightest, NEGLIGIBLE * curvature.sum(dtype=np.float64))
     if dropped < 0.3 * len(curvature):
         return np.arange(len(curvature))
     return np.sort(order[dropped:])

@@ -14,7 +14,7 @@ Tibshirani 2010 (path, coordinate descent).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np

@@ -189,6 +189,7 @@ class StaleFactor:
 
     def align(self, H: np.ndarray, support: np.ndarray, l2: np.ndarray) -> None:
         """Prepare :meth:`solve` for vectors on ``support``."""
+        assert self.support is not None, "build comes first"
         self._exact = len(support) == len(self.support) and np.array_equal(support, self.support)
         if self._exact:
             return
@@ -205,7 +206,7 @@ class StaleFactor:
         """Approximate solution on the aligned support."""
         if self._exact:
             return self._potrs(self._factor, residual.astype(self._factor.dtype), lower=0)[0].astype(np.float64)
-        padded = np.zeros(len(self.support), dtype=self._factor.dtype)
+        padded = np.zeros(len(self._factor), dtype=self._factor.dtype)
         padded[self._target] = residual[self._inside]
         solved = self._potrs(self._factor, padded, lower=0, overwrite_b=1)[0]
         out = np.empty(len(residual))
@@ -330,6 +331,10 @@ def solve_quadratic(  # noqa: PLR0913
         See :func:`penalized_gap`.
     factor : StaleFactor
         Kept by the caller as long as H stays the same (it may grow).
+    nonnegative : bool
+        Whether the penalized coordinates are kept at 0 or above.
+    sweeps : int
+        Most sweeps of coordinate descent in a round, before Newton on the support.
 
     Returns
     -------

@@ -108,6 +108,8 @@ def plot_accuracy_against_features(
     axes.set_ylabel(metric.replace("_", " "))
     if curves:
         axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
+        bottom, top = axes.get_ylim()  # room below flat curves for the legend and what was chosen
+        axes.set_ylim(max(bottom - 0.25 * (top - bottom), min(bottom, -0.09 * (top - bottom))), top)
 
 
 def plot_curves(

@@ -27,7 +27,8 @@ def save_fitter(fitter: UnitPathFitter, path: Path) -> None:
     """Write the state of a fitter between two stages (``path`` is replaced only when complete)."""
     from safetensors.torch import save_file
 
-    trainer, tensors = fitter.trainer, {}
+    trainer = fitter.trainer
+    tensors: dict[str, Tensor] = {}
     tensors |= {f"model/{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {"random": torch.get_rng_state(), "death": torch.from_numpy(fitter.path.death)}
     for i, stepper in enumerate(trainer.steppers):
@@ -100,8 +101,8 @@ def _restore(fitter: UnitPathFitter, words: dict[str, Any], tensors: dict[str, T
     path.stages = [Stage(**stage) for stage in words["stages"]]
     for values in words["subsets"]:
         size = values["size"]
-        state = _below(tensors, f"subset/{size}/")
-        path.subsets[size] = Subset(mask=tensors[f"mask/{size}"].numpy(), state=state or None, **values)
+        kept = _below(tensors, f"subset/{size}/")
+        path.subsets[size] = Subset(mask=tensors[f"mask/{size}"].numpy(), state=kept or None, **values)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

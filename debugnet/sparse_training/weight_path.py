@@ -65,7 +65,7 @@ def train_plain(
     _run(network, optimizer, train, loss, epochs, after=lambda: _apply(network, masks or {}))
 
 
-def spred_step(network: nn.Module, how: WeightTraining, train: Batches, loss: Loss, lam: float) -> dict[str, float]:
+def spred_step(network: nn.Module, how: WeightTraining, train: Batches, loss: Loss, lam: float) -> dict[str, int]:
     """Train the named weights as products at ``lam``, collapse them, and polish to exact zeros; in place.
 
     Returns
@@ -169,7 +169,7 @@ def _epochs(
             value = loss(network(x), y)
             if not math.isfinite(float(value.detach())):
                 raise Diverged(f"the loss became {float(value.detach())}")
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             if optimizer is not None and schedule is not None:
                 optimizer.step()
                 schedule.step()

@@ -53,6 +53,7 @@ class UnitProblem:
     def __init__(self, options: TrainSparse, data: SparseData, make_network: Callable[[int], nn.Module]) -> None:
         self.options, self.data, self._make_network = options, data, make_network
         self.groups = None if options.groups is None else _read_groups(options.groups)
+        self._reader: InputReader
         trainer = self.trainer(options.seed)
         reader = self._reader
         self.n_units = trainer.n_units
@@ -66,12 +67,14 @@ class UnitProblem:
         """Return a fresh trainer; its network's and skip's initial weights come from ``seed``."""
         options, train = self.options, self.data.batches["train"]
         network, example = self._make_network(seed), self.data.example.to(train.device)
+        given: dict[str, Any] = {"groups": self.groups, "mode": options.input_units}
         if options.method == "lassonet":
-            model: nn.Module = LassoNet(network, example, groups=self.groups, mode=options.input_units)
-            self._reader = model.reader  # type: ignore[assignment]
-            penalties: list[UnitPenalty] = [model.penalty(options.hierarchy, options.unit_weights)]  # type: ignore[operator]
+            lassonet = LassoNet(network, example, **given)
+            model: nn.Module = lassonet
+            self._reader = lassonet.reader
+            penalties: list[UnitPenalty] = [lassonet.penalty(options.hierarchy, options.unit_weights)]
         else:
-            self._reader = InputReader(network, example, groups=self.groups, mode=options.input_units)
+            self._reader = InputReader(network, example, **given)
             model = self._reader.network
             penalties = self._group_penalties(model)
         return ProximalTrainer(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from debugnet.html_table import html_table
 from debugnet.standardization import Standardizer
 
 if TYPE_CHECKING:
@@ -97,6 +98,21 @@ class LinearHead:
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0).astype(np.int64)
         return scores.argmax(axis=1)
+
+    def _repr_html_(self) -> str:
+        weight = self.standardized_weight
+        rows = []
+        for name, row in zip(self.output_names, weight, strict=True):
+            used = np.flatnonzero(row)
+            top = used[np.argsort(-np.abs(row[used]), kind="stable")[:5]]
+            rows.append((name, len(used), ", ".join(f"{row[j]:+.3g} · {j}" for j in top)))
+        facts = {
+            "family": self.family,
+            "classes": len(self.class_names),
+            "features in use": f"{len(self.used_features):,} of {self.weight.shape[1]:,}",
+            "per class": float(self.support.sum(axis=1).mean()),
+        }
+        return html_table("LinearHead", facts, ("class", "features", "strongest (weight · feature)"), rows)
 
     def to_linear(self) -> torch.nn.Linear:
         """Return a float32 ``torch.nn.Linear`` on raw features with this head's weights."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from debugnet.html_table import html_table
 from debugnet.standardization import Standardizer
 
 #: What can become of a point; anything but "converged" is shown to the user.
@@ -165,6 +166,19 @@ class RegularizationPath:
     def raw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, d) and bias (K,) of point i in raw-feature coordinates."""
         return self.standardizer.to_raw(self.weight(i), self.bias(i))
+
+    def _repr_html_(self) -> str:
+        shown = sorted({round(i) for i in np.linspace(0, len(self) - 1, min(len(self), 8))}) if len(self) else []
+        splits = [s for s in ("train", "val", "test") if s in self.metrics]
+        metric = str(self.meta.get("metric") or "accuracy")
+        per_output = self.nnz_per_output.mean(axis=1)
+        rows = []
+        for i in shown:
+            measured = [self.metrics[s][metric][i] if metric in self.metrics[s] else "" for s in splits]
+            rows.append((f"{self.lam[i]:.4g}", int(self.nnz[i]), float(per_output[i]), *measured, self.status[i]))
+        facts = {"points": len(self), "outputs": self.n_outputs, "features": self.n_features}
+        columns = ("lambda", "weights", "features per output", *(f"{s} {metric}" for s in splits), "status")
+        return html_table("RegularizationPath", facts, columns, rows)
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
         """Yield (lam, weight, bias) of every point."""

@@ -13,6 +13,7 @@ import numpy as np
 from debugnet.artifacts.bundle import load_arrays, read_json, read_records
 from debugnet.artifacts.provenance import read_manifest
 from debugnet.errors import InputError
+from debugnet.html_table import html_table
 
 SIDES = ("positive", "negative")
 METHODS = ("prototypes", "lime", "words", "visualization")
@@ -41,6 +42,25 @@ class ExplanationBundle:
     def __init__(self, path: Path, index: dict[str, Any]) -> None:
         self.path = path
         self.index = index
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                feature,
+                ", ".join(f"{w:+.3g} {name}" for name, w in self._entry(feature)["classes"].items()),
+                *self._cloud(feature),
+            )
+            for feature in self.features[:20]
+        ]
+        facts = {
+            "modality": self.index["modality"],
+            "features": len(self.features),
+            "methods": ", ".join(self.index["methods"]),
+        }
+        return html_table("ExplanationBundle", facts, ("feature", "classes", "raised by", "lowered by"), rows)
+
+    def _cloud(self, feature: int) -> list[str]:
+        return [", ".join(self.words(feature, side)[:4]) for side in SIDES]
 
     @property
     def features(self) -> list[int]:

@@ -19,6 +19,7 @@ from debugnet.artifacts.feature_writer import FeatureStoreWriter, create_feature
 from debugnet.artifacts.provenance import Provenance
 from debugnet.errors import InputError
 from debugnet.heads import LinearHead
+from debugnet.html_table import html_table
 from debugnet.standardization import Standardizer
 
 __all__ = ["STATUSES", "FeatureStore", "FeatureStoreWriter", "Split", "create_feature_store", "load_features"]
@@ -174,6 +175,12 @@ class FeatureStore:
         for name in ("mean", "scale", "min", "max"):
             if header.arrays[f"statistics/{name}"].shape != (self.n_features,):
                 raise ValueError(f"statistics/{name} has another shape")
+
+    def _repr_html_(self) -> str:
+        rows = [(name, len(split), int(split.usable.sum())) for name, split in self.splits.items()]
+        names = ", ".join(map(str, self.class_names[:8])) + (" …" if len(self.class_names) > 8 else "")
+        facts = {"features": self.n_features, "task": self.task, "classes": f"{len(self.class_names)} ({names})"}
+        return html_table("FeatureStore", facts, ("split", "rows", "usable"), rows)
 
     def _split(self, name: str) -> Split:
         prefix = f"{name}/"

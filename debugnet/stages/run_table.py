@@ -56,7 +56,7 @@ def final_table(finished: Sequence[FinishedStage]) -> str:
 
 def _layers(select: Mapping[str, Any], n_features: int | None) -> Iterable[Sequence[str]]:
     metric, baselines = str(select["metric"]), select["baselines"]
-    splits = [split for split in ("val", "test") if split in select["metrics"]]
+    splits = [split for split in ("val", "test") if select["metrics"].get(split)]  # a store may have no test split
     yield [metric.replace("_", " "), *splits, "features per class"]
     for name, layer in (
         ("the network's own", {"metrics": baselines.get("network_head"), "mean_features_per_class": n_features}),
@@ -65,7 +65,7 @@ def _layers(select: Mapping[str, Any], n_features: int | None) -> Iterable[Seque
         ("selected", select),
     ):
         if layer and layer["metrics"]:
-            shown = [_score(metric, layer["metrics"].get(split, {}).get(metric)) for split in splits]
+            shown = [_score(metric, (layer["metrics"].get(split) or {}).get(metric)) for split in splits]
             yield [name, *shown, _count(layer["mean_features_per_class"])]
 
 

@@ -152,7 +152,9 @@ def _duality_gap(problem: GLMProblem, lam: float, point: Unpenalized, gradient: 
     scales = (feasible,) if math.isinf(best) else ((1 + feasible) / 2, feasible)
     for s in scales:
         conjugate = penalty.conjugate(-s * gradient, lam) if s > feasible else 0.0
-        best = min(best, value + conjugate + s * inner + _fenchel_young(problem, point.scores, s))
+        without_loss = value + conjugate + s * inner
+        if without_loss < best:  # what the loss adds is not negative
+            best = min(best, without_loss + _fenchel_young(problem, point.scores, s))
     return max(best, 0.0)
 
 

@@ -18,8 +18,10 @@ from debugnet.glm.problem import GLMProblem
 TOLERANCE = 1e-13
 #: Below this it also stops as soon as they fall no further: what is left is rounding.
 ROUNDING = 1e-11
-#: Predicted decreases below this share of the loss are taken without a look at the loss.
+#: Predicted decreases below this are taken without a look at the loss.
 INVISIBLE = 1e-11
+#: A slope below this is squared to rounding by the next step.
+QUADRATIC = 1e-9
 #: Largest number of unknowns K (1 + p) of a coupled family for a dense Hessian; above, conjugate gradients.
 MAX_DENSE = 200
 #: Most free features that are moved; above, they stay as given.
@@ -74,7 +76,7 @@ def _newton(problem: GLMProblem, scores: Tensor, U: Tensor, max_steps: int) -> T
     """``argmin_C loss(scores + U C')`` by damped Newton: (K, columns of U)."""
     C = U.new_zeros((problem.n_outputs, U.shape[1]))
     target = problem.family.dense_target(problem.target, problem.n_outputs, torch.float64)
-    eta, loss, last = scores, problem.loss(scores), torch.inf
+    eta, loss, last = scores, None, torch.inf
     for _ in range(max_steps):
         mean = problem.family.mean(eta)
         residual = (mean - target) * problem.sample_weight[:, None]
@@ -87,9 +89,10 @@ def _newton(problem: GLMProblem, scores: Tensor, U: Tensor, max_steps: int) -> T
         decrease = float((slope * step).sum())
         for _ in range(30):
             trial = scores + U @ (C + step).T
-            if -decrease <= INVISIBLE * abs(loss):  # the loss cannot resolve this step, Newton's theory can
-                value = loss
+            if -decrease <= INVISIBLE:  # the loss cannot resolve this step, Newton's theory can
+                value = None
                 break
+            loss = problem.loss(eta) if loss is None else loss
             value = problem.loss(trial)
             # A sum over many rows is exact to some 1e-14 of itself: less than that is no increase.
             if value <= loss + 1e-4 * decrease + 1e-14 * abs(loss):

@@ -39,7 +39,7 @@ def blocks():
         yield pytest.param(kind.split()[0], text, marks=skip, id=f"{kind.split()[0]}-{i}")
 
 
-@pytest.mark.parametrize("language, text", blocks())
+@pytest.mark.parametrize("language, text", list(blocks()))
 def test_block(project, language, text):
     """The blocks run in their order, in one folder: later ones use what earlier ones made."""
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

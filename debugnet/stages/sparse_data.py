@@ -81,8 +81,16 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
     for line in loaded.warnings():
         log(line)
     arrays = {name: _arrays(split, name) for name, split in loaded.splits.items()}
-    X = arrays["train"][0]
     is_image = loaded.modality == "image"
+    if (
+        is_image
+        and options.network.startswith("mlp:")
+        and all((X[:, 1:] == X[:, :1]).all() for X, _ in arrays.values())
+    ):
+        arrays = {
+            name: (X[:, :1], y) for name, (X, y) in arrays.items()
+        }  # grey: three equal inputs would share one role
+    X = arrays["train"][0]
     axes = (0, 2, 3) if is_image else (0,)
     mean, scale = X.mean(axis=axes, keepdims=True), X.std(axis=axes, keepdims=True)
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12)
@@ -115,7 +123,7 @@ def _arrays(split: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(sample: Any) -> np.ndarray:
-    """A sample as float32; images as (channels, H, W) in [0, 1], one channel where all three are equal."""
+    """A sample as float32; images as (3, H, W) in [0, 1]."""
     if isinstance(sample, np.ndarray):
         return sample.astype(np.float32, copy=False)
     pixels = np.asarray(sample, dtype=np.float32) / 255

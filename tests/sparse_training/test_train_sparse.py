@@ -104,6 +104,20 @@ def test_spred_prunes_and_records(xor_file, tmp_path):
     assert {"magnitude", "l1"} <= set(rows[0]) and (result.path / "accuracy_against_density.png").exists()
 
 
+def test_the_importance_map_of_grey_images(tmp_path):
+    """The class is whether two pixels of a 4 x 4 image agree: the map shows those two."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (700, 4, 4), dtype=np.uint8)
+    y = ((X[:, 1, 2] > 127) == (X[:, 3, 0] > 127)).astype(int)
+    np.savez(tmp_path / "grey.npz", x_train=X[:500], y_train=y[:500], x_test=X[500:], y_test=y[500:])
+    given = options(tmp_path / "grey.npz", tmp_path, sizes=(2,), against=("none",), epochs=20, ratio=2.0)
+    result = train_sparse.run(given)
+    importance = np.load(result.path / "importance.npy")
+    assert importance.shape == (16,)  # one input per pixel, not three
+    assert set(np.argsort(-importance)[:2]) == {1 * 4 + 2, 3 * 4 + 0}
+    assert (result.path / "importance.png").exists()
+
+
 class Batchnorm(nn.Module):
     """Normalizes its input before its first layer: nothing there can be switched off."""
 

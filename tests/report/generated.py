@@ -123,13 +123,15 @@ def hostile_material(folder: Path, strings: Sequence[str]) -> Material:
         notes[5],
         {"split": "val", "sentences": 4, "skipped": [], "layers": {notes[6]: {
             "all": {"flip": rate, "control": rate}, "common": {"flip": rate, "control": rate}}},
-         "insertions": [{"word": w, "unknown_to_the_network": True, "sparse": rate | {"to": [{"from": names[0], "to": names[1]}]}} for w in words[:20]]},
-        [{"id": ids[i], "layer": notes[6], "before": words[i], "after": words[i + 1], "predicted": names[0], "flipped": True,
-          "edit": {"feature": 1}} for i in range(20)], [], {}, notes[7],
+         "insertions": [{"word": w, "unknown_to_the_network": True,
+                         "sparse": rate | {"to": [{"from": names[0], "to": names[1]}]}} for w in words[:20]]},
+        [{"id": ids[i], "layer": notes[6], "before": words[i], "after": words[i + 1], "predicted": names[0],
+          "flipped": True, "edit": {"feature": 1}} for i in range(20)], [], {}, notes[7],
     )  # fmt: skip
     images = Counterfactuals(
         notes[8], {"split": "val", "pattern": notes[9], "target": names[2], "area": 0.1, "flip": rate, "control": rate},
-        [{"id": ids[2], "before": names[0], "after": names[1], "flipped": True, "controls_flipped": 0}], [], {}, notes[10],
+        [{"id": ids[2], "before": names[0], "after": names[1], "flipped": True, "controls_flipped": 0}],
+        [], {}, notes[10],
     )  # fmt: skip
     audit = {
         "n": n, "before": rate, "after": rate, "fixed": list(ids[:3]), "broken": list(ids[3:5]), "mcnemar_p": 0.5,

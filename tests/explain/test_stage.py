@@ -1,0 +1,244 @@
+"""``debugnet explain`` end to end, on networks whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from debugnet.artifacts.bundle import verify_bundle
+from debugnet.artifacts.explanation_bundle import load_explanations
+from debugnet.errors import InputError, OutputExists, UsageError
+from debugnet.recipes.explain import Explain
+from debugnet.stages import explain
+from tests.explain.conftest import PATCH, TRUTH
+
+PICTURES = {"num_samples": 150, "segmentation": "grid", "samples_per_feature": 2, "preset": "draft"}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: content for name, content in found.items() if name != "manifest.json"}
+
+
+@pytest.fixture(scope="module")
+def explained(picture_head, tmp_path_factory):
+    output = tmp_path_factory.mktemp("explained") / "explanations"
+    options = Explain(picture_head, output=output, features=(0, 1, 2, 3), device="cpu", **PICTURES)
+    return load_explanations(explain.run(options).path)
+
+
+def test_superpixels_of_a_planted_patch_get_the_weight(explained):
+    a, b = PATCH
+    patch = np.zeros((32, 32), dtype=bool)
+    patch[a:b, a:b] = True
+    random = np.random.RandomState(0)
+    ours, chance = [], []
+    for record in explained.records(0, "positive", "lime"):
+        segments, effects = explained.segments(record), np.array(record["effects"])
+        n = 3
+        top = np.isin(segments, np.argsort(-effects)[:n])
+        ours.append((top & patch).sum() / (top | patch).sum())
+        for _ in range(50):
+            other = np.isin(segments, random.choice(len(effects), n, replace=False))
+            chance.append((other & patch).sum() / (other | patch).sum())
+        assert record["stable"] and record["r2"] > 0.9 and record["random_as_strong"] == 0
+        assert record["measured"] == pytest.approx(record["predicted"], rel=0.2)
+    assert np.mean(ours) > 0.4 > 4 * np.mean(chance)
+
+
+def test_what_lowers_a_feature_is_shown_as_lowering_it(explained):
+    """Green in the patch lowers feature 0; the reference code showed the parts that raise it on both sides."""
+    for record in explained.records(0, "negative", "lime"):
+        effects, segments = np.array(record["effects"]), explained.segments(record)
+        strongest = int(np.argmin(effects))
+        assert effects[strongest] < 0
+        inside = (segments == strongest)[PATCH[0] : PATCH[1], PATCH[0] : PATCH[1]]
+        assert inside.any()
+        assert record["predicted"] > 0
+
+
+def test_noise_is_flagged_as_unstable(explained):
+    records = [r for side in explained.sides(3) for r in explained.records(3, side, "lime")]
+    assert records and not any(record["stable"] for record in records)
+    assert all(record["flags"] for record in records)
+
+
+def test_a_dead_feature_is_failed_and_never_drawn(explained):
+    assert explained.records(2, "positive", "lime") == []
+    (found,) = explained.records(2, "positive", "visualization")
+    assert "dead" in found["failed"] and explained.pictures(2, "positive", "visualization") == []
+
+
+def test_visualization_drives_what_it_should(explained):
+    (found,) = explained.records(0, "positive", "visualization")
+    (low,) = explained.records(0, "negative", "visualization")
+    assert found["percentile"] == low["percentile"] == 100 and found["failed"] is None
+    (path,) = explained.pictures(0, "positive", "visualization")
+    image = np.array(Image.open(path)).astype(float)
+    a, b = PATCH
+    assert image.shape == (32, 32, 3)
+    contrast = image[:, :, 0] - image[:, :, 1]
+    assert contrast[a:b, a:b].mean() > 100 and contrast[a:b, a:b].mean() > 2 * np.abs(contrast).mean()
+
+
+def test_prototypes_are_the_extremes_and_are_drawn(explained):
+    high = [record["activation"] for record in explained.records(1, "positive", "prototypes")]
+    low = [record["activation"] for record in explained.records(1, "negative", "prototypes")]
+    assert high == sorted(high, reverse=True) and low == sorted(low) and high[-1] > low[0]
+    assert {record["classes"] for record in explained.records(0, "positive", "prototypes")} == {"1"}
+    for path in explained.pictures(1, "positive", "prototypes"):
+        assert np.array(Image.open(path)).std() > 10
+
+
+def test_the_bundle_is_whole_and_names_what_uses_each_feature(explained):
+    verify_bundle(explained.path)
+    assert explained.features == [0, 1, 2, 3]
+    assert set(explained.index["features"]["0"]["classes"]) == {"0", "1"}
+    with pytest.raises(InputError, match="does not explain feature 9"):
+        explained.records(9, "positive", "lime")
+
+
+def test_again_is_reused_and_other_options_are_refused(explained, picture_head):
+    same = Explain(picture_head, output=explained.path, features=(0, 1, 2, 3), device="cpu", **PICTURES)
+    assert explain.run(same).reused
+    with pytest.raises(OutputExists, match="features"):
+        explain.run(Explain(picture_head, output=explained.path, features=(0,), device="cpu", **PICTURES))
+
+
+def test_a_feature_added_later_costs_no_perturbation(picture_head, tmp_path, monkeypatch):
+    from debugnet.explain import neighbourhoods
+
+    common = PICTURES | {"samples_per_feature": 40, "methods": ("lime",), "output": tmp_path / "e", "device": "cpu"}
+    explain.run(Explain(picture_head, features=(1,), **common))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "e" / "arrays").iterdir()}
+
+    def never(*args, **kwargs):
+        raise AssertionError("an image was perturbed again")
+
+    monkeypatch.setattr(neighbourhoods, "explain_image", never)
+    plan = explain.run(Explain(picture_head, features=(0, 1), plan=True, **common))
+    assert plan.path is None and plan.summary["samples_there"] == plan.summary["samples"] > 0
+    explain.run(Explain(picture_head, features=(0, 1), **common), force=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "e" / "arrays").iterdir()} == before
+    assert load_explanations(tmp_path / "e").records(0, "positive", "lime")
+
+
+def run_and_die(options: Explain, after: int) -> None:
+    """Run in a child that is killed by SIGKILL once ``after`` records are on disk."""
+    child = os.fork()
+    if child == 0:
+        from debugnet.artifacts.bundle import BundleWriter
+
+        add, done = BundleWriter.add, []
+
+        def add_and_die(self, *args, **kwargs):
+            add(self, *args, **kwargs)
+            done.append(1)
+            if len(done) == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        BundleWriter.add = add_and_die
+        try:
+            explain.run(options)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("after", [1, 5, 9])
+def test_killed_and_resumed_gives_the_same_bytes(picture_head, tmp_path, after):
+    options = PICTURES | {"features": (0, 1), "device": "cpu", "methods": ("prototypes", "lime")}
+    whole = explain.run(Explain(picture_head, output=tmp_path / "whole", **options)).path
+    partial = Explain(picture_head, output=tmp_path / "partial", **options)
+    run_and_die(partial, after)
+    assert not (tmp_path / "partial").exists() and (tmp_path / "partial.partial").exists()
+    assert files_of(explain.run(partial).path) == files_of(whole)
+
+
+@pytest.fixture(scope="module")
+def words(text_head, tmp_path_factory):
+    output = tmp_path_factory.mktemp("words") / "explanations"
+    return load_explanations(explain.run(Explain(text_head, output=output, num_samples=150, device="cpu")).path)
+
+
+def test_word_scores_follow_the_truth_and_its_signs(words):
+    table = {row["word"]: row for row in words.word_table(0)}
+    known = [word for word, effect in TRUTH.items() if effect and word in table]
+    assert len(known) >= 8
+    correlation = stats.spearmanr([TRUTH[w] for w in known], [table[w]["mean"] for w in known])[0]
+    assert correlation > 0.95
+    up, down = words.words(0, "positive"), words.words(0, "negative")
+    assert up[0] in ("superb", "good") and down[0] in ("awful", "bad") and not set(up) & set(down)
+    for word in known:
+        assert table[word]["low"] <= table[word]["mean"] <= table[word]["high"] and table[word]["n"] >= 3
+    for word in ("film", "the", "actor"):
+        assert abs(table[word]["mean"]) < 0.1 * table["superb"]["mean"]
+
+
+def test_clouds_and_tables_are_written(words):
+    for side in words.sides(0):
+        suffixes = {path.suffix for path in words.pictures(0, side, "words")}
+        assert suffixes == {".png", ".svg"} and all(p.stat().st_size for p in words.pictures(0, side, "words"))
+    assert (words.path / "words" / "f00000.csv").read_text(encoding="utf-8").startswith("word,mean,shrunk,n,low,high\n")
+
+
+def test_texts_without_words_are_counted_and_listed(words):
+    lines = [json.loads(line) for line in (words.path / "skipped.jsonl").read_text().splitlines()]
+    assert words.index["summary"]["skipped"] == len(lines) == 1
+    assert "no words" in lines[0]["reason"]
+
+
+def test_a_text_over_the_limit_is_explained_by_what_the_network_sees(words):
+    assert words.index["summary"]["truncated_texts"] >= 1
+
+
+def test_noise_in_texts_is_flagged_and_signal_is_not(words):
+    """Of a text of three words, whose eight subsets a line may fit by chance, nobody can tell; most are longer."""
+
+    def stable(feature: int) -> float:
+        found = [r["stable"] for side in words.sides(feature) for r in words.records(feature, side, "lime")]
+        return float(np.mean(found))
+
+    assert stable(1) < 0.5 < 0.8 < stable(0)
+
+
+def test_killed_text_run_resumes_to_the_same_bytes(text_head, tmp_path):
+    options = {"num_samples": 60, "limit": 20, "samples_per_feature": 2, "device": "cpu"}
+    whole = explain.run(Explain(text_head, output=tmp_path / "whole", **options)).path
+    partial = Explain(text_head, output=tmp_path / "partial", **options)
+    run_and_die(partial, 5)
+    assert files_of(explain.run(partial).path) == files_of(whole)
+
+
+def test_plan_writes_nothing(text_head, tmp_path):
+    result = explain.run(Explain(text_head, output=tmp_path / "e", plan=True, device="cpu"))
+    assert result.summary["forward_passes"] > 0 and result.summary["seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"features": (99,)}, UsageError, "features 0 to 3"),
+        ({"for_class": ("cat",)}, UsageError, "the classes are"),
+        ({"features": (0,), "top": 2}, UsageError, "leave out"),
+        ({"methods": ("cloud",)}, UsageError, "not for image data"),
+        ({"num_samples": 1}, UsageError, "at least 10"),
+        ({"split": "dev"}, InputError, "no split 'dev'"),
+        ({"output": None, "head": "features.h5"}, InputError, "a head is needed"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(picture_head, tmp_path, change, error, message):
+    change = {"output": tmp_path / "e"} | change
+    head = picture_head.parent / change.pop("head") if "head" in change else picture_head
+    with pytest.raises(error, match=message) as caught:
+        explain.run(Explain(head, device="cpu", **change))
+    assert "\n" not in str(caught.value)

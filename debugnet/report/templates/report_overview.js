@@ -262,7 +262,7 @@ function methodPage() {
     const url = URL.createObjectURL(new Blob([JSON.stringify(page, null, 1)], { type: "application/json" }));
     const link = h("a", { href: url, download: "report.json" });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
   };
   return [
     h("h1", {}, "Method"),

@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--lime-features", type=int, default=None, help="features lime is really run on, then scaled")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    explain_texts(["warm up"], Probe(lambda texts: torch.zeros(len(texts), 2)), [0])[0].fit()  # loads what loads late
     if options.what == "overhead":
         for n_words, d in ((20, 384), (20, 768), (50, 768)):
             overhead_text(n_words, d, options.samples or 5000)

@@ -110,7 +110,7 @@ async function featurePage(id) {
       entry.checked && ["explanations that passed every check", trustText(entry)],
       isNumber(entry.share) && ["selected in resamples", percent(entry.share, 0), "the least stable of its weights"],
       found.ablation && ["errors it dominates", number(found.ablation.errors_dominated)],
-      found.ablation && ["removed: fixes / breaks", number(found.ablation.fixed) + " / " + number(found.ablation.broken), pValue(found.ablation.p_value)],
+      found.ablation && ["removed: fixes / breaks", number(found.ablation.fixed) + " / " + number(found.ablation.broken)],
     ]),
     !entry.explained && absent("This feature is not explained: below are the samples of " + page.split + " that drive it to its extremes.", page.commands.explanations),
     cloudSection(found),

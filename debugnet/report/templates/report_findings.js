@@ -21,8 +21,10 @@ function errorsPage() {
           numberCell(number(g.errors)), numberCell(number(g.fixed)),
           cell(g.pairs.slice(0, 2).map((p, i) => [i ? "; " : "", p.true, " \u2192 ", p.predicted, h("span", { class: "quiet" }, " " + number(p.errors))]))]), { class: "bars", hideCaption: true })),
     section(suspects.length ? "Suspects" : "No suspects",
-      h("p", {}, suspects.length ? "Without these features more decisions would be right than wrong, beyond chance (corrected p < " + number(errors.threshold) + ")."
-        : "No feature's removal repairs more than it breaks beyond chance (corrected p < " + number(errors.threshold) + "). The closest ones:"),
+      h("p", {}, suspects.length ? "The layer leans on these features more than the samples of " + errors.split + " bear out (corrected p < " + number(errors.threshold) + "): a shortcut looks like this. Beside it, what removing each one alone would do."
+        : "The layer leans on no feature more than the samples of " + errors.split + " bear out, beyond chance (corrected p < " + number(errors.threshold) + "). The closest ones, and what removing each would do:"),
+      suspects.filter((s) => s.misled).map((s) => h("p", {}, featureLink(s.feature), " misleads " + count(s.misled, "sample") + " to ", classLink(s.towards),
+        (s.companions || []).length > 0 && ["; with it go ", s.companions.slice(0, 12).map((c, i) => [i ? ", " : "", featureLink(c.feature)])], ".")),
       table("What removing each feature does", ["feature", ["repairs", "wide"], ["", "number"], ["breaks", "wide"], ["", "number"], ["p", "number"]],
         listed.map((s) => [rowHead(featureName(s.feature)), barCell(0, s.fixed, 0, reach, "good"), numberCell(number(s.fixed)), barCell(0, s.broken, 0, reach, "against"), numberCell(number(s.broken)), numberCell(number(s.p_value, 2))]), { class: "bars", hideCaption: true })),
     errors.groups.filter((g) => g.examples.length).slice(0, 12).map((g) => section(
@@ -57,14 +59,16 @@ function sharedCard(row) {
 
 function confusionPlot(pairs) {
   const rows = pairs.confused_pairs;
-  if (rows.length < 3) return null;
+  if (rows.length < 3 || new Set(rows.map((row) => row.overlap)).size < 2) return null;
   const { root, X, Y } = frame({ low: 0, high: Math.max(0.01, ...rows.map((row) => row.overlap)) * 1.05, title: "overlap of the features (" + pairs.overlap + ")" },
     { low: 0, high: Math.max(...rows.map((row) => row.confusion)) * 1.08, title: "confusion rate", format: (v) => percent(v, 0) },
     "Confusion rate against feature overlap of the " + rows.length + " most confused pairs", [640, 300]);
-  rows.forEach((row, i) => {
+  const named = [];
+  rows.forEach((row) => {
     const dot = svg("circle", { class: "scatter", cx: X(row.overlap), cy: Y(row.confusion), r: 5 }, svg("title", {}, row.classes.join(" / ") + ": " + percent(row.confusion)));
     root.append(dot);
-    if (i < 3) {
+    if (named.length < 3 && named.every((y) => Math.abs(y - Y(row.confusion)) > 16)) {
+      named.push(Y(row.confusion));
       const right = X(row.overlap) > 420;
       root.append(svg("text", { class: "tick", x: X(row.overlap) + (right ? -9 : 9), y: Y(row.confusion) + 4, "text-anchor": right ? "end" : "start" }, clip(row.classes.join(" / "), 36)));
     }
@@ -141,7 +145,7 @@ function auditSection(audit) {
     h("p", {}, "Audited on " + audit.audited_on + " (" + count(audit.n, "sample") + ")", audit.chosen_on ? ", chosen on " + audit.chosen_on : "", "."),
     audit.same_samples && h("p", { class: "warning" }, "The edits were chosen on these very samples: the figures flatter them."),
     facts([["before", rate(audit.before), rateTitle(audit.before)], ["after", rate(audit.after), rateTitle(audit.after)], ["fixed", number(audit.fixed.n)], ["broken", number(audit.broken.n)], ["McNemar", pValue(audit.mcnemar_p)],
-      audit.worst_group && ["worst group", rate(audit.worst_group.before.before) + " \u2192 " + rate(audit.worst_group.after.after), audit.worst_group.before.name + " \u2192 " + audit.worst_group.after.name]]),
+      audit.worst_group && ["worst group", audit.worst_group.before.name + " " + rate(audit.worst_group.before.before) + " \u2192 " + audit.worst_group.after.name + " " + rate(audit.worst_group.after.after)]]),
     table("Edits", ["what", "feature", "class", "to", "note"], audit.edits.map((edit) => [rowHead(edit.action), cell(featureLink(edit.feature)), cell(edit.output ? classLink(edit.output) : "all"), cell(edit.value === null || edit.value === undefined ? "" : number(edit.value)), cell(edit.note || "")])),
     beforeAfter("Accuracy before and after, by " + (audit.groups ? "group" : "class"), rows),
     changedSamples(audit));
@@ -162,7 +166,7 @@ function comparePage(query) {
   const holder = h("div", {});
   const draw = () => {
     const found = page.compare[+state.head] || page.compare[0];
-    holder.replaceChildren(...compared(found).flat().filter(Boolean));
+    holder.replaceChildren(...compared(found).flat(3).filter((child) => child instanceof Node));
     replaceQuery("compare", state);
   };
   draw();

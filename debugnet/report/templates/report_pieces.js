@@ -27,12 +27,15 @@ globalThis.addEventListener("beforeprint", () => {
   for (const element of [...unattached]) if (element.isConnected) attach(element);
 });
 
+// One transparent pixel, until the picture is needed.
+const NOTHING_YET = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+
 // A picture: [key, width, height]. Small ones are enlarged without smoothing.
 function photo(reference, alt, kind) {
   if (!reference) return h("span", { class: "nopicture " + (kind || ""), role: "img", "aria-label": alt });
   const [key, width, height] = reference;
   const tiny = Math.max(width, height) <= 64 ? " tiny" : "";
-  const image = h("img", { class: (kind || "photo") + tiny, width, height, alt, decoding: "async" });
+  const image = h("img", { class: (kind || "photo") + tiny, width, height, alt, decoding: "async", src: NOTHING_YET });
   return whenSeen(image, () => part(key).then((source) => {
     image.src = source;
     return image.decode().catch(() => {});

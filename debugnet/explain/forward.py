@@ -93,7 +93,7 @@ class Probe:
 
         The longest go first, so that running out of memory shows at once.
         """
-        ordered = sorted(dict.fromkeys(texts), key=lambda text: (-len(text), text))
+        ordered = sorted(dict.fromkeys(texts), key=len, reverse=True)
         row = {text: i for i, text in enumerate(ordered)}
         answers = self.collect(lambda start, stop: ordered[start:stop], len(ordered))
         return answers[[row[text] for text in texts]]

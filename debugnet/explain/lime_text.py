@@ -187,5 +187,5 @@ def _neighbourhood(n_words: int, n_samples: int, seed: int, exhaustive_words: in
 def _explain(words: Words, near: Neighbourhood, answers: np.ndarray, lime_compat: bool) -> TextExplanation:
     weights = kernel_weights(near.switches, KERNEL_WIDTH, distance_scale=100.0)
     moments = Moments.of_switches(near.switches, weights, near.counts, answers.shape[1])
-    moments.add(near.switches, weights, near.counts, answers.astype(np.float64) - answers[0])
+    moments.add(near.switches, weights, near.counts, np.subtract(answers, answers[0], dtype=np.float64))
     return TextExplanation(words, answers[0].copy(), moments, near.enumerated, lime_compat)

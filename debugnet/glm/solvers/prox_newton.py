@@ -29,6 +29,7 @@ from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
+from debugnet.glm.solvers.step_costs import blocks_are_cheaper, rebuild_pays
 
 #: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
 SAFETY = 0.75
@@ -327,7 +328,7 @@ class ProxNewton:
         wanted = (self.W != 0) | (size > self.l1 * (1 - 1e-3)) | (self.l1 == 0)
         if not self.problem.fit_intercept:
             wanted[:, 0] = False
-        if self.coupled and self._blocks_are_cheaper(wanted):
+        if self.coupled and blocks_are_cheaper(self.n, len(self.cache), wanted.sum(axis=1)):
             self.coupled = False
             self.blocks = [CurvatureBlock(self.cache, False) for _ in range(self.K)]
         stale = self._is_stale(wanted, gap, target)
@@ -354,34 +355,14 @@ class ProxNewton:
             root = np.sqrt(self.rows.curvature(self.state.mean, index)).astype(self.dtype, copy=False)
             block.rebuild(k + index, c, root[None], None)
 
-    def _blocks_are_cheaper(self, wanted: np.ndarray) -> bool:
-        """Many cheap accelerated steps in the metric of per-class blocks, or a few with the whole Hessian?
-
-        Seconds on one core of 2023: measured rates of products, sweeps (60 per step) and matrix builds.
-        """
-        n, m, K = self.n, len(self.cache), self.K
-        per_class = wanted.sum(axis=1).astype(float)
-        s = per_class.sum()
-        one_pass = 4e-11 * n * m * K + 3e-9 * n * K
-        whole = 2.5 * (one_pass + 60 * s * s * 4e-10) + n * s * s * 4e-12 / 3
-        blocks = 30 * (one_pass + 30 * (per_class**2).sum() * 2e-10 + 1e-4 * K) + n * (per_class**2).sum() * 1e-12
-        return blocks < whole
-
     def _is_stale(self, wanted: np.ndarray, gap: float, target: float) -> bool:
-        """Whether a fresh Hessian pays: the steps it saves against its cost, in seconds as above."""
+        """Whether a fresh Hessian pays; twice per lambda at the most, and never where it is constant."""
         if self.problem.family.name == "gaussian" or self.rebuilt >= 2:
             return False
         per_block = np.array([wanted.sum()]) if self.coupled else wanted.sum(axis=1)
-        squares = float((per_block.astype(float) ** 2).sum())
-        rate = min(max(self.contraction, 1e-6), 0.99)
+        to_go = np.log(max(gap / target, 1.001))
         fresh = 0.3 if self.momentum else 1e-3
-        wish = np.log(max(gap / target, 1.001))
-        needed = max(wish / -np.log(rate), 1)
-        saved = needed - max(wish / -np.log(fresh), 1)
-        m, n, K = len(self.cache), self.n, self.K
-        one_step = 4e-11 * n * m * K + 3e-9 * n * K + 30 * squares * 3e-10 + 1e-4 * len(self.blocks)
-        build = n * squares * 6e-12 + n * per_block.sum() * 1e-9 + 1e-4 * len(self.blocks)
-        return saved * one_step > build
+        return rebuild_pays(self.n, len(self.cache), self.K, per_block, to_go, self.contraction, fresh)
 
     @property
     def momentum(self) -> bool:

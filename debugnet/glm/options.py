@@ -141,5 +141,3 @@ def make_options(**options: Any) -> FitOptions:
     if unknown:
         raise UsageError(f"unknown option '{unknown[0]}': known: {', '.join(known)}")
     return FitOptions(**options)
-
-

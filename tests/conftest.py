@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.browser import browser  # noqa: F401 (one browser for all tests)
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job in the background hands that down to its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -61,7 +61,7 @@ def write_bundle_of(
             for place, which in enumerate(("positive", "negative")):
                 records, lime = [], []
                 for i in range(per_side):
-                    row = int((feature * 31 + place * 11 + i) % 4000)
+                    row = feature * 100 + place * 50 + i
                     record = {"sample_id": f"{words[row % len(words)]}:{row}", "row": row, "activation": 2.0 - i,
                               "classes": str(head.class_names[row % len(head.class_names)])}  # fmt: skip
                     key = f"lime:{feature}{which}{i}"

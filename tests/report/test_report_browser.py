@@ -8,7 +8,7 @@ from debugnet.recipes.report import Report
 from debugnet.report.content import build_content
 from debugnet.report.html import report_page, write_parts
 from debugnet.stages import report
-from tests.report.conftest import Watch
+from tests.browser import Watch
 from tests.report.generated import hostile_material
 
 PAGES = {

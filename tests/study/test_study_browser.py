@@ -10,7 +10,7 @@ from debugnet.recipes.study_make import StudyMake
 from debugnet.recipes.study_score import StudyScore
 from debugnet.stages import study_make, study_score
 from debugnet.study.folder import load_study
-from tests.report.conftest import Watch, browser, find_chromium  # noqa: F401
+from tests.browser import Watch
 from tests.study.test_study_commands import head  # noqa: F401
 
 

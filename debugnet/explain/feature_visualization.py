@@ -64,7 +64,7 @@ class FourierImage:
     def __init__(self, seeds: Sequence[int], side: int, device: torch.device | str) -> None:
         frequency = torch.sqrt(torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.rfftfreq(side)[None] ** 2)
         # 1/f makes all frequencies of a natural image equally easy to change.
-        self.scale = (side / frequency.clamp(min=1.0 / side)).to(device)
+        self.scale = (1.0 / frequency.clamp(min=1.0 / side)).to(device)
         self.side = side
         shape = (3, *frequency.shape, 2)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

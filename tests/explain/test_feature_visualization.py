@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from debugnet.errors import UsageError
-from debugnet.explain.feature_visualization import compare_with_data, visualize_features
+from debugnet.explain.feature_visualization import FourierImage, compare_with_data, visualize_features
 
 
 def features(pixels: torch.Tensor) -> torch.Tensor:
@@ -62,3 +62,10 @@ def test_the_same_seed_gives_the_same_image_and_nothing_global_is_touched():
     assert torch.equal(state, torch.random.get_rng_state())
     with pytest.raises(UsageError, match="fourier, pixel"):
         visualize_features(features, [(0, "positive")], side=32, parametrization="wavelet")
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_the_start_is_a_faint_grey_not_saturated(side):
+    """With a spectrum too strong the sigmoid saturates, its gradient vanishes, and the steps change nothing."""
+    start = FourierImage([1, 2], side, "cpu").images()
+    assert abs(float(start.mean()) - 0.5) < 0.05 and float(start.std()) < 0.05

@@ -4,13 +4,16 @@ function homePage() {
   const home = page.home;
   const regression = page.task === "regression";
   const best = home.layers.find((row) => row.name !== "this head" && isNumber(row.metrics.test)) || home.layers[1];
+  const metric = (home.chosen.metric || "accuracy").replace("_", " ");
+  const judged = best && isNumber(best.metrics.test) ? "test" : "val";
   return [
     h("h1", {}, page.title),
     h("p", { class: "lead" }, lead(home)),
     note(page.note),
     h("div", { class: "tiles" },
-      !regression && tile(percent(home.accuracy && home.accuracy.value), "accuracy on " + page.split, rateTitle(home.accuracy)),
-      best && isNumber(best.metrics.test || best.metrics.val) && tile(percent(best.metrics.test || best.metrics.val), best.name + ", on " + (isNumber(best.metrics.test) ? "test" : "val")),
+      !regression && tile(percent(home.accuracy && home.accuracy.value), (page.task === "multi-label" ? "all labels right, on " : "accuracy on ") + page.split, rateTitle(home.accuracy)),
+      metric !== "accuracy" && isNumber(home.layers[0].metrics[judged]) && tile(fixed(home.layers[0].metrics[judged], 3), metric + " of this head, on " + judged),
+      best && isNumber(best.metrics[judged]) && tile(metric === "accuracy" ? percent(best.metrics[judged]) : fixed(best.metrics[judged], 3), (metric === "accuracy" ? "" : metric + ", ") + best.name + ", on " + judged),
       tile(number(home.mean_count, 3), page.mirrored ? "features" : "features per class, on average"),
       tile(number(home.used), "of " + number(home.n_features) + " features in use"),
       tile(number(home.shared), "shared by several classes")),

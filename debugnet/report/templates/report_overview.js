@@ -60,7 +60,8 @@ function pathSection(home) {
     const x = X(path.features_per_class[home.chosen.index]);
     root.append(svg("line", { class: "chosen", x1: x, x2: x, y1: box.top, y2: box.bottom }));
     const right = x > (box.left + box.right) / 2;
-    root.append(svg("text", { class: "chosen-name", x: x + (right ? -7 : 7), y: box.bottom - 10, "text-anchor": right ? "end" : "start" },
+    const low = splits.every((s) => Y(path.metrics[s][metric][home.chosen.index]) > (box.top + box.bottom) / 2); // the curves are there
+    root.append(svg("text", { class: "chosen-name", x: x + (right ? -7 : 7), y: low ? box.top + 12 : box.bottom - 10, "text-anchor": right ? "end" : "start" },
       "this head: " + number(path.features_per_class[home.chosen.index])));
   }
   for (const split of splits) {

@@ -187,7 +187,7 @@ def _leave_flat_ground(objective: Callable[[Tensor], Tensor], canvas: FourierIma
         flat = torch.nonzero(gradient.abs().amax(dim=(1, 2, 3, 4)) == 0)[:, 0].tolist()
         for i in flat:
             generator = torch.Generator().manual_seed(seeds[i] + attempt + 1)
-            noise = 0.01 * 4.0 ** (attempt % 3) * torch.randn(canvas.parameters.shape[1:], generator=generator)
+            noise = 0.1 * 4.0 ** (attempt % 3) * torch.randn(canvas.parameters.shape[1:], generator=generator)
             noise[:, 0, 0] *= 10
             with torch.no_grad():
                 canvas.parameters[i] = noise.to(canvas.parameters.device)

@@ -22,7 +22,7 @@ def features(pixels: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("side", [32, 47])
 def test_both_sides_are_driven_at_any_size(parametrization, side):
     units = [(0, "positive"), (0, "negative"), (1, "positive")]
-    high, low, stripes = visualize_features(features, units, side=side, steps=40, parametrization=parametrization)
+    high, low, stripes = visualize_features(features, units, side=side, steps=120, parametrization=parametrization)
     assert high.image.shape == (side, side, 3) and high.activation > 0.2 and low.activation < -0.2
     assert (high.image[:, :, 0].mean() > high.image[:, :, 2].mean()) and stripes.activation > 0.03
     assert {v.failed for v in (high, low, stripes)} == {None}
@@ -42,7 +42,7 @@ def test_a_dead_unit_is_failed_not_grey():
 
 
 def test_a_unit_behind_a_relu_is_found_from_a_stronger_start():
-    (found,) = visualize_features(features, [(3, "positive")], side=32, steps=40)
+    (found,) = visualize_features(features, [(3, "positive")], side=32, steps=120)
     assert found.failed is None and found.activation > 0.2
 
 

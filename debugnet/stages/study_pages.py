@@ -25,11 +25,18 @@ _QUESTIONS = {
         "Look at both groups of samples. Is there something that appears in all of them, or nearly all?",
     ),
     "misclassification": (
-        "Which feature does this sample show?",
-        "Two features are shown, each by what it stands for. Which one do you find in the sample? "
-        "If both are there, take the one that fits best.",
+        "Which of two features does this sample show?",
+        "Two features are shown, each by what it stands for. Which of them do you find in the sample? "
+        "If you find both, say which one fits better.",
     ),
 }
+_MATCHES = [
+    ("A", "feature A only"),
+    ("B", "feature B only"),
+    ("both-A", "both, and A fits better"),
+    ("both-B", "both, and B fits better"),
+    ("neither", "neither"),
+]
 _PROTOTYPES, _WORDS = 3, 15
 
 
@@ -90,7 +97,7 @@ class Pages:
         choices = {
             "simulation": [],
             "pairs": [("yes", "yes"), ("no", "no")],
-            "misclassification": [("A", "feature A"), ("B", "feature B"), ("neither", "neither")],
+            "misclassification": _MATCHES,
         }[task.kind]
         values = {
             "task": task.id, "number": number, "total": total, "next": following, "kind": task.kind,

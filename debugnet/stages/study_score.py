@@ -23,7 +23,7 @@ PUBLISHED = {"sparse": (63.02, 72.22, 57.33), "dense": (35.61, 44.02, 30.64)}
 
 
 def run(options: StudyScore, *, force: bool = False) -> Result:
-    """Score answers and write ``scores.json``, ``labels.jsonl`` and, for pairs, a cloud of the descriptions.
+    """Score answers and write ``scores.json``, ``labels.json`` and, for pairs, a cloud of the descriptions.
 
     Raises
     ------
@@ -134,7 +134,8 @@ def _draw(folder: Path, descriptions: dict[str, int]) -> None:
 def _cell(row: dict[str, Any]) -> str:
     if not row["n"]:
         return "n/a"
-    return f"{100 * row['accuracy']:.2f} ± {100 * row['error']:.2f} ({row['n']})"
+    low, high = row["interval"]
+    return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({row['n']})"
 
 
 def _describe(report: dict[str, Any]) -> str:
@@ -161,28 +162,30 @@ def _unresolved(row: dict[str, int]) -> str:
 
 
 def _simulation_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'accuracy, %':14}{'overall':>22}{'target class':>22}{'other class':>22}   unresolved"]
+    lines = [f"{'accuracy, %':14}{'overall':>24}{'target class':>24}{'other class':>24}   unresolved"]
     for model, row in report["models"].items():
-        cells = "".join(f"{_cell(row[part]):>22}" for part in ("overall", "target_class", "other"))
+        cells = "".join(f"{_cell(row[part]):>24}" for part in ("overall", "target_class", "other"))
         lines.append(f"{model:14}{cells}   {_unresolved(row['unresolved'])}")
         if model in PUBLISHED:
-            published = "".join(f"{value:>22.2f}" for value in PUBLISHED[model])
+            published = "".join(f"{value:>24.2f}" for value in PUBLISHED[model])
             lines.append(f"{'  the paper':14}{published}")
     lines.append("chance: 33.33 with three samples")
     return lines
 
 
 def _pair_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'share, %':14}{'common pattern':>22}{'spurious, a class':>22}{'spurious, both':>22}   unresolved"]
+    lines = [f"{'share, %':14}{'common pattern':>24}{'spurious, a class':>24}{'spurious, both':>24}   unresolved"]
     for model, row in report["models"].items():
-        cells = "".join(f"{_cell(row[part]):>22}" for part in ("common_pattern", "spurious_one", "spurious_both"))
+        cells = "".join(f"{_cell(row[part]):>24}" for part in ("common_pattern", "spurious_one", "spurious_both"))
         lines.append(f"{model:14}{cells}   {_unresolved(row['unresolved'])}")
     found = ", ".join(f"{text} ({n})" for text, n in list(report["descriptions"].items())[:8])
     return [*lines, f"seen most often: {found}"] if found else lines
 
 
 def _misclassification_lines(report: dict[str, Any]) -> list[str]:
-    lines = ["how often the other feature is chosen over the true class's, %"]
+    lines = [f"{'the other feature, %':26}{'matches best':>24}{'matches':>24}{'true class matches':>24}   unresolved"]
     for name, text in (("predicted_feature", "of the predicted class"), ("control", "control, a random one")):
-        lines.append(f"  {text:26}{_cell(report[name]):>22}   unresolved: {_unresolved(report[name]['unresolved'])}")
+        row = report[name]
+        cells = "".join(f"{_cell(part):>24}" for part in (row, row["matches_other"], row["matches_right"]))
+        lines.append(f"{text:26}{cells}   {_unresolved(row['unresolved'])}")
     return lines

@@ -6,11 +6,12 @@ Wong, Santurkar & Madry (2021), appendices D.4, E.2 and G.1.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from debugnet.analysis.intervals import wilson_interval
 from debugnet.study.tasks import Key
 
 MIN_ANSWERS = {"simulation": 2, "pairs": 3, "misclassification": 2}
@@ -129,17 +130,18 @@ def vote(choices: Sequence[str], confidences: Sequence[int]) -> Vote:
 
 
 def vote_task(answers: Sequence[Answer]) -> Vote:
-    """Vote on the choices of one task's answers."""
-    return vote([a.choice for a in answers], [a.confidence for a in answers])
+    """Vote on one task's answers; where two features may both match, on the one that matches best."""
+    return vote([a.choice.removeprefix("both-") for a in answers], [a.confidence for a in answers])
 
 
-def accuracy_with_error(right: Sequence[bool]) -> dict[str, float | int | None]:
-    """Accuracy in the form of the paper's tables: mean, 95% half-width 1.96 sqrt(p (1 - p) / n), n."""
+def accuracy(right: Sequence[bool]) -> dict[str, object]:
+    """Share of what is right: ``accuracy`` (None if n = 0), its 95% Wilson ``interval``, ``n``.
+
+    The paper's tables give 1.96 sqrt(p (1 - p) / n), which is 0 where everybody is right.
+    """
     n = len(right)
-    if not n:
-        return {"accuracy": None, "error": None, "n": 0}
-    p = float(np.mean(right))
-    return {"accuracy": p, "error": 1.96 * float(np.sqrt(p * (1 - p) / n)), "n": n}
+    interval = wilson_interval(sum(right), n)
+    return {"accuracy": float(np.mean(right)) if n else None, "interval": list(interval), "n": n}
 
 
 def score_simulation(
@@ -173,13 +175,13 @@ def score_simulation(
         for task, right in resolved.items():
             per_class[str(keys[task].facts["class"])].append(right)
         models[model] = {
-            "overall": accuracy_with_error(list(resolved.values())),
-            "target_class": accuracy_with_error([r for t, r in resolved.items() if keys[t].facts["target_class"]]),
-            "other": accuracy_with_error([r for t, r in resolved.items() if not keys[t].facts["target_class"]]),
+            "overall": accuracy(list(resolved.values())),
+            "target_class": accuracy([r for t, r in resolved.items() if keys[t].facts["target_class"]]),
+            "other": accuracy([r for t, r in resolved.items() if not keys[t].facts["target_class"]]),
             "rank_histogram": {str(rank): ranks[rank] for rank in sorted(ranks)},
-            "per_class": {name: accuracy_with_error(rights) for name, rights in sorted(per_class.items())},
+            "per_class": {name: accuracy(rights) for name, rights in sorted(per_class.items())},
             "unresolved": _unresolved(mine),
-            "single_answers": accuracy_with_error(
+            "single_answers": accuracy(
                 [a.choice == keys[t].right for t in mine for a in cleaned.by_task[t]]
             ),
         }
@@ -219,9 +221,9 @@ def score_pairs(
             spurious.append([part == "surroundings" for part in parts])
         resolved = [t for t, v in mine.items() if v.choice is not None]
         models[model] = {
-            "common_pattern": accuracy_with_error([t in common for t in resolved]),
-            "spurious_one": accuracy_with_error([any(s) for s in spurious]),
-            "spurious_both": accuracy_with_error([all(s) for s in spurious]),
+            "common_pattern": accuracy([t in common for t in resolved]),
+            "spurious_one": accuracy([any(s) for s in spurious]),
+            "spurious_both": accuracy([all(s) for s in spurious]),
             "unresolved": _unresolved(mine),
         }
     return {"models": models, "descriptions": dict(descriptions.most_common()), "quality": _quality(cleaned)}
@@ -234,16 +236,41 @@ def score_misclassification(
     min_answers: int | None = None,
     max_blank: float = MAX_BLANK,
 ) -> dict[str, object]:
-    """Score the misclassification study: how often f_p is chosen over f_l, against the control's share."""
+    """Score the misclassification study: how often f_p is the best match, against the control's share.
+
+    Returns
+    -------
+    dict
+        JSON-able, for ``predicted_feature`` and ``control``: the share of tasks whose best match is
+        the other feature and not f_l (or neither), ``matches_other`` and ``matches_right`` (the
+        share of tasks that the vote finds either in, whichever matches best), ``unresolved``.
+    """
     cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["misclassification"], max_blank=max_blank)
     votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
     report: dict[str, object] = {}
     for name, is_control in (("predicted_feature", False), ("control", True)):
         mine = {t: v for t, v in votes.items() if bool(keys[t].facts["control"]) == is_control}
         resolved = [v.choice == keys[t].facts["option_other"] for t, v in mine.items() if v.choice is not None]
-        report[name] = accuracy_with_error(resolved) | {"unresolved": _unresolved(mine)}
+        report[name] = accuracy(resolved) | {
+            "matches_other": accuracy(_matching(mine, cleaned, keys, "option_other")),
+            "matches_right": accuracy(_matching(mine, cleaned, keys, "option_right")),
+            "unresolved": _unresolved(mine),
+        }
     report["quality"] = _quality(cleaned)
     return report
+
+
+def _matching(tasks: Iterable[str], cleaned: Cleaned, keys: Mapping[str, Key], option: str) -> list[bool]:
+    """Vote per task on whether the sample shows a feature at all; unresolved votes are left out."""
+    found = []
+    for task in tasks:
+        name = str(keys[task].facts[option])
+        given = cleaned.by_task[task]
+        shows = ["yes" if a.choice == name or a.choice.startswith("both-") else "no" for a in given]
+        label = vote(shows, [a.confidence for a in given]).choice
+        if label is not None:
+            found.append(label == "yes")
+    return found
 
 
 def _unresolved(votes: Mapping[str, Vote]) -> dict[str, int]:

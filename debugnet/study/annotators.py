@@ -71,9 +71,9 @@ def simulate_reading(
     """Answer tasks of the kinds "pairs" and "misclassification" from the activations of their features.
 
     The oracle calls a pattern common where every sample of both groups has more of the feature than
-    the average sample; of two features it takes the one that the sample has more of, and neither
-    where it has less of both than average.  It cannot tell object from surroundings, and says so by
-    leaving that blank.
+    the average sample; of two features it finds those that the sample has more of than average, and
+    of both the stronger one.  It cannot tell object from surroundings, and says so by leaving that
+    blank.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def simulate_reading(
         else:
             values = {f.name: float(activations[task.samples[0][0]][f.feature]) for f in task.features}
             strongest = max(values, key=lambda name: values[name])
-            best[task.id] = strongest if values[strongest] > 0 else "neither"
+            both = min(values.values()) > 0
+            best[task.id] = f"both-{strongest}" if both else strongest if values[strongest] > 0 else "neither"
     return _answer(tasks, best, skill, n_workers, blank, seed)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 KINDS = ("simulation", "pairs", "misclassification")
 #: Percentiles of the target class's probability from which the three samples come (appendix D.4).
 PERCENTILES = ((90.0, 95.0), (98.0, 99.0), (99.99, 100.0))
+#: Answers to "which of two features does the sample show": all that match and, of both, the best (appendix G.1).
+MATCHES = ("A", "B", "both-A", "both-B", "neither")
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,6 @@ def make_misclassification(
         }
         sample = ((str(error["id"]),),)
         made.append(
-            (Task(task_id, "misclassification", shown, sample, ("A", "B", "neither")), Key(task_id, None, facts))
+            (Task(task_id, "misclassification", shown, sample, MATCHES), Key(task_id, None, facts))
         )
     return made

@@ -74,7 +74,7 @@ def test_oracle_random_and_noisy_annotators(study):
     assert oracle["overall"]["accuracy"] > 0.98
     guess = score_simulation(simulate_answers(tasks, keys, scores, skill=0.0, seed=1), keys)["models"]["sparse"]
     single = guess["single_answers"]
-    assert abs(single["accuracy"] - 1 / 3) < 1.5 * single["error"]
+    assert single["interval"][0] < 1 / 3 < single["interval"][1]
     for skill in (0.3, 0.7):
         noisy = score_simulation(simulate_answers(tasks, keys, scores, skill=skill, seed=2), keys)["models"]["sparse"]
         found = estimate_skill(noisy["single_answers"]["accuracy"], oracle["single_answers"]["accuracy"])
@@ -156,7 +156,14 @@ def test_misclassification_study_separates_control():
     assert 70 < len(controls) < 130
     answers = []
     for task, key in made:
-        choice = key.facts["option_right"] if key.facts["control"] else key.facts["option_other"]
-        answers += [Answer(task.id, f"w{w}", choice, 3) for w in range(2)]
+        if key.facts["control"]:
+            choices = [str(key.facts["option_right"])] * 2
+        else:  # both match, and the one who is surer finds the predicted class's feature the better match
+            choices = [f"both-{key.facts['option_other']}", f"both-{key.facts['option_right']}"]
+        answers += [Answer(task.id, f"w{w}", choice, 3 - w) for w, choice in enumerate(choices)]
     report = score_misclassification(answers, keys)
-    assert report["predicted_feature"]["accuracy"] == 1.0 and report["control"]["accuracy"] == 0.0
+    predicted, control = report["predicted_feature"], report["control"]
+    assert predicted["accuracy"] == predicted["matches_right"]["accuracy"] == 1.0
+    assert control["accuracy"] == control["matches_other"]["accuracy"] == 0.0
+    low, high = predicted["interval"]
+    assert high == 1.0 and 0.9 < low < 1.0  # an interval of no width would claim certainty

@@ -22,6 +22,7 @@ from debugnet.report.html import content_hash
 from debugnet.stages import study_make, study_score, study_simulate
 from debugnet.study.annotators import estimate_skill
 from debugnet.study.folder import load_study
+from debugnet.study.tasks import MATCHES
 from tests.stages.planted import planted_problem, write_store
 from tests.stages.test_chain import GRID
 
@@ -97,7 +98,7 @@ class Form(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    "kind, choices", [("simulation", "123"), ("pairs", ("yes", "no")), ("misclassification", ("A", "B", "neither"))]
+    "kind, choices", [("simulation", "123"), ("pairs", ("yes", "no")), ("misclassification", MATCHES)]
 )
 def test_each_kind_asks_its_questions_and_refers_to_nothing_outside(head, tmp_path, kind, choices):
     made = study_make.run(StudyMake(head, output=tmp_path / "s", kind=kind, limit=6, repeats=1)).path
@@ -145,7 +146,7 @@ def test_the_oracle_is_right_the_random_one_at_chance_and_the_noisy_one_as_skill
         assert oracle[model]["overall"]["accuracy"] > 0.98
     random = score(simulation, tmp_path / "random", annotator="random", workers=10)["models"]
     single = random["sparse"]["single_answers"]
-    assert abs(single["accuracy"] - 1 / 3) < 1.5 * single["error"] and single["n"] == 1200
+    assert single["interval"][0] < 1 / 3 < single["interval"][1] and single["n"] == 1200
     for skill in (0.3, 0.7):
         noisy = score(simulation, tmp_path / f"noisy{skill}", annotator="noisy", skill=skill, workers=10)["models"]
         found = estimate_skill(

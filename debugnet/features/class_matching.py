@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -55,6 +56,30 @@ def match_classes(
     if not indices and len(data_names) == n_outputs:
         return np.arange(n_outputs)
     return None
+
+
+def readable_names(data_names: Sequence[str], network_names: Sequence[str] | None) -> list[str]:
+    """Return the names by which people know the data's classes.
+
+    Folders of ImageNet's classes are called by their WordNet ids (n03000684); the network's own name of
+    such a class (chain saw) is used instead, followed by the id where two of its classes share a name.
+
+    Parameters
+    ----------
+    data_names : sequence of str, length K
+    network_names : sequence of str, optional
+
+    Returns
+    -------
+    list of str, length K
+        ``data_names`` themselves where they are no WordNet ids of the network's classes.
+    """
+    outputs = None if network_names is None else _by_synset(data_names, network_names, len(network_names))
+    if network_names is None or outputs is None:
+        return list(data_names)
+    twice = {name for name, n in Counter(network_names).items() if n > 1}
+    found = [network_names[i] for i in outputs]
+    return [f"{name} ({synset})" if name in twice else name for name, synset in zip(found, data_names, strict=True)]
 
 
 def imagenet_synsets() -> list[str]:

@@ -231,7 +231,7 @@ def _config(
 
 def _descriptions(backbone: Backbone, splits: DatasetSplits, class_map: Path | None) -> dict[str, Any]:
     """Labels, ids, names and the network's own head: what the store keeps beside the features."""
-    from debugnet.features.class_matching import match_classes
+    from debugnet.features.class_matching import match_classes, readable_names
 
     head = backbone.head
     names: list[str] | None = None
@@ -251,7 +251,7 @@ def _descriptions(backbone: Backbone, splits: DatasetSplits, class_map: Path | N
         "ids": {name: dataset.ids for name, dataset in data.items()},
         "groups": {name: dataset.groups for name, dataset in data.items() if dataset.groups is not None},
         "group_names": splits.group_names,
-        "class_names": splits.class_names,
+        "class_names": readable_names(splits.class_names, backbone.class_names),
         "task": splits.task,
         "dense_head": head,
         "dense_class_names": names,

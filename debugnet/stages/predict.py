@@ -123,6 +123,7 @@ def _new_samples(store: FeatureStore, splits: DatasetSplits, options: Predict) -
     """Run the network that made the store's features over new data."""
     from debugnet.backbones.loading import load_backbone
     from debugnet.backbones.spec import BackboneSpec
+    from debugnet.features.class_matching import readable_names
     from debugnet.features.extraction import choose_batch_size
 
     if options.split is not None and options.split not in splits.splits:
@@ -132,13 +133,15 @@ def _new_samples(store: FeatureStore, splits: DatasetSplits, options: Predict) -
     if backbone.modality != splits.modality:
         raise UsageError(f"the network reads {backbone.modality} data, and {options.data} holds {splits.modality} data")
 
+    class_names = readable_names(splits.class_names, backbone.class_names)
+
     def samples() -> Iterator[Sample]:
         for name, dataset in chosen.items():
             size = options.batch_size or choose_batch_size(backbone, _first_good(dataset))
             for start, features, status in _features(backbone, dataset, size, options.workers or 0):
                 for place in range(len(status)):
                     row = start + place
-                    label = _label(dataset.labels[row], splits.class_names, splits.task)
+                    label = _label(dataset.labels[row], class_names, splits.task)
                     x = None if status[place] else features[place]
                     yield Sample(name, row, dataset.ids[row], label, x, int(status[place]))
 

@@ -162,30 +162,30 @@ def _unresolved(row: dict[str, int]) -> str:
 
 
 def _simulation_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'accuracy, %':14}{'overall':>24}{'target class':>24}{'other class':>24}   unresolved"]
+    lines = [f"{'accuracy, %':14}{'overall':>26}{'target class':>26}{'other class':>26}   unresolved"]
     for model, row in report["models"].items():
-        cells = "".join(f"{_cell(row[part]):>24}" for part in ("overall", "target_class", "other"))
+        cells = "".join(f"{_cell(row[part]):>26}" for part in ("overall", "target_class", "other"))
         lines.append(f"{model:14}{cells}   {_unresolved(row['unresolved'])}")
         if model in PUBLISHED:
-            published = "".join(f"{value:>24.2f}" for value in PUBLISHED[model])
+            published = "".join(f"{value:>26.2f}" for value in PUBLISHED[model])
             lines.append(f"{'  the paper':14}{published}")
     lines.append("chance: 33.33 with three samples")
     return lines
 
 
 def _pair_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'share, %':14}{'common pattern':>24}{'spurious, a class':>24}{'spurious, both':>24}   unresolved"]
+    lines = [f"{'share, %':14}{'common pattern':>26}{'spurious, a class':>26}{'spurious, both':>26}   unresolved"]
     for model, row in report["models"].items():
-        cells = "".join(f"{_cell(row[part]):>24}" for part in ("common_pattern", "spurious_one", "spurious_both"))
+        cells = "".join(f"{_cell(row[part]):>26}" for part in ("common_pattern", "spurious_one", "spurious_both"))
         lines.append(f"{model:14}{cells}   {_unresolved(row['unresolved'])}")
     found = ", ".join(f"{text} ({n})" for text, n in list(report["descriptions"].items())[:8])
     return [*lines, f"seen most often: {found}"] if found else lines
 
 
 def _misclassification_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'the other feature, %':26}{'matches best':>24}{'matches':>24}{'true class matches':>24}   unresolved"]
+    lines = [f"{'the other feature, %':26}{'matches best':>26}{'matches':>26}{'true class matches':>26}   unresolved"]
     for name, text in (("predicted_feature", "of the predicted class"), ("control", "control, a random one")):
         row = report[name]
-        cells = "".join(f"{_cell(part):>24}" for part in (row, row["matches_other"], row["matches_right"]))
+        cells = "".join(f"{_cell(part):>26}" for part in (row, row["matches_other"], row["matches_right"]))
         lines.append(f"{text:26}{cells}   {_unresolved(row['unresolved'])}")
     return lines

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from debugnet.errors import InputError
-from debugnet.features.class_matching import imagenet_synsets, match_classes
+from debugnet.features.class_matching import imagenet_synsets, match_classes, readable_names
 
 
 def match(*arguments, **options):
@@ -39,6 +39,20 @@ def test_wordnet_ids_are_imagenets_outputs():
     assert len(set(imagenet_synsets())) == 1000 and imagenet_synsets() == sorted(imagenet_synsets())
     assert match(["n01440764", "n99999999"], names, 1000) is None
     assert match(["n01440764", "n02102040"], ["cat", "dog", "fox"], 3) is None
+
+
+def test_wordnet_ids_are_shown_as_the_names_people_know():
+    from torchvision.models import ResNet18_Weights
+
+    names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    assert readable_names(["n03000684", "n01440764"], names) == ["chain saw", "tench"]
+    crane, bird = names.index("crane"), len(names) - 1 - names[::-1].index("crane")
+    both = [imagenet_synsets()[i] for i in sorted({crane, bird})]
+    shown = readable_names(both, names)
+    assert len(set(shown)) == len(both) and all(name.startswith("crane") for name in shown)
+    for unchanged in (["cat", "dog"], ["n03000684", "dog"], ["n99999999"]):
+        assert readable_names(unchanged, names) == unchanged
+    assert readable_names(["n03000684"], None) == ["n03000684"]
 
 
 def test_a_map_of_the_users_own(tmp_path):

@@ -25,7 +25,7 @@ from debugnet.explain.plan import Plan, Unit
 from debugnet.explain.prototypes import contact_sheet
 from debugnet.explain.sentence_panel import sentence_panel
 from debugnet.explain.subject import Subject
-from debugnet.explain.trust import fit_flags, size_flags
+from debugnet.explain.trust import fit_flags
 from debugnet.explain.word_cloud import draw_word_cloud
 from debugnet.explain.word_scores import WordScore, WordTally, cloud_words
 
@@ -45,10 +45,14 @@ class Gallery:
     writer : BundleWriter
     names : dict of int to str
         Feature -> the classes that use it, for captions.
+    doubts : sequence of str
+        What speaks against every explanation of this network.
     """
 
-    def __init__(self, subject: Subject, plan: Plan, writer: BundleWriter, names: dict[int, str]) -> None:
-        self.subject, self.plan, self.writer, self.names = subject, plan, writer, names
+    def __init__(
+        self, subject: Subject, plan: Plan, writer: BundleWriter, names: dict[int, str], doubts: Sequence[str] = ()
+    ) -> None:
+        self.subject, self.plan, self.writer, self.names, self.doubts = subject, plan, writer, names, list(doubts)
 
     def _picture(self, method: str, unit: Unit, suffix: str = "", number: int | None = None) -> Path:
         name = f"f{unit[0]:05d}_{unit[1]}" + ("" if number is None else f"_{number}") + suffix
@@ -70,7 +74,8 @@ class Gallery:
         }
 
     def _title(self, unit: Unit, what: str) -> str:
-        return f"feature {unit[0]}{self.names.get(unit[0], '')}: {what}"
+        doubt = " [the network looks untrained]" if self.doubts else ""
+        return f"feature {unit[0]}{self.names.get(unit[0], '')}: {what}{doubt}"
 
     def prototypes(self, unit: Unit) -> None:
         """Write the extreme samples of one side: a contact sheet, or the sentences in the record."""
@@ -110,10 +115,7 @@ class Gallery:
             trust = {name: float(getattr(fit, name)[0]) for name in ("r2", "adjusted_r2", "split_half")}
             record |= trust | {"flags": list(fit_flags(trust["adjusted_r2"], trust["split_half"]))}
             record |= work.verdicts(row).get(unit, {})
-            if isinstance(explanation, ImageExplanation):
-                mass = explanation.changed * np.bincount(explanation.segments.ravel())
-                record["follows_size"], more = size_flags(effect, mass)
-                record["flags"] = [*record["flags"], *more]
+            record["flags"] = [*record["flags"], *self.doubts]
             record |= {"stable": not record["flags"], "sample_key": work.keys[row], "limit": limit}
             records.append(record)
             if isinstance(explanation, ImageExplanation):
@@ -174,7 +176,7 @@ class Gallery:
         for j, feature in enumerate(features):
             evidence = {"median_r2": _median(r2, j), "median_split_half": _median(agreement, j)}
             facts = {"feature": feature, "n_texts": tally.n_sentences, "min_count": min_count, "shrinkage": shrinkage}
-            self._write_table(feature, facts | evidence, scores[j])
+            self._write_table(feature, facts | evidence | {"flags": self.doubts}, scores[j])
             for unit in [unit for unit in units if unit[0] == feature]:
                 self._write_cloud(unit, scores[j], font, clouds)
 

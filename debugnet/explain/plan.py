@@ -90,14 +90,14 @@ def choose_methods(asked: Sequence[str] | None, modality: str) -> tuple[str, ...
 
 
 def choose_features(
-    head: LinearHead, features: Sequence[int] | None, for_class: Sequence[str] | None, top: int | None
+    head: LinearHead, features: Sequence[int] | str | None, for_class: Sequence[str] | None, top: int | None
 ) -> list[int]:
     """Return the features to explain, ascending.
 
     Parameters
     ----------
     head : LinearHead
-    features : sequence of int, optional
+    features : sequence of int, or "all", optional
         These, whatever the head uses.
     for_class : sequence of str, optional
         Only what these outputs use.
@@ -115,6 +115,8 @@ def choose_features(
     if features is not None:
         if for_class is not None or top is not None:
             raise UsageError("--features names them already: leave out --for-class and --top")
+        if isinstance(features, str):
+            return list(range(d))
         if wrong := [j for j in features if not 0 <= j < d]:
             raise UsageError(f"--features {wrong[0]}: the layer has the features 0 to {d - 1}")
         return sorted(set(features))

@@ -17,7 +17,6 @@ SIDES = ("positive", "negative")
 MIN_R2 = 0.3
 MIN_SPLIT_HALF = 0.8
 MAX_RANDOM_AS_STRONG = 0.2
-MAX_FOLLOWS_SIZE = 0.7
 
 
 @dataclass(frozen=True)
@@ -149,30 +148,3 @@ def _flags(adjusted_r2: float, split_half: float, as_strong: float, in_direction
     if as_strong > MAX_RANDOM_AS_STRONG:
         return (*flags, f"{as_strong:.0%} of random deletions do as much")
     return flags
-
-
-def size_flags(effect: np.ndarray, mass: np.ndarray) -> tuple[float, tuple[str, ...]]:
-    """Return how far the effects merely follow how much of the picture each part is, and the flag for it.
-
-    Fit, agreement and deletion ask whether an explanation describes the network, and an untrained
-    network can be described as well as a trained one (docs/negative_results.md).  A feature that
-    reacts to how much of the picture changes, whatever is shown there, is caught here.
-
-    Parameters
-    ----------
-    effect : ndarray (K,)
-    mass : ndarray (K,)
-        Pixels of each part times their mean change when it is off.
-
-    Returns
-    -------
-    follows_size : float
-        Squared correlation of the two; NaN where one is constant.
-    flags : tuple of str
-        One above 0.7, on at least 4 parts.
-    """
-    if len(effect) < 4 or not np.ptp(effect) > 0 or not np.ptp(mass) > 0:
-        return float("nan"), ()
-    follows = float(np.corrcoef(effect, mass)[0, 1] ** 2)
-    doubtful = follows > MAX_FOLLOWS_SIZE
-    return follows, (f"effects follow the size and contrast of the parts (r2 {follows:.2f})",) if doubtful else ()

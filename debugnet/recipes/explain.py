@@ -16,15 +16,25 @@ _WORDS = "Words"
 _VISUALIZATION = "Feature visualization"
 
 
-def parse_features(text: str) -> tuple[int, ...]:
-    """Read "12,907" as the features 12 and 907."""
-    try:
-        features = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"'{text}' is no list of features: write 12,907") from None
-    if not features or min(features) < 0:
-        raise ValueError(f"'{text}' is no list of features: write 12,907")
-    return features
+def parse_features(text: str) -> tuple[int, ...] | str:
+    """Read "12,907,30-39" as these features, and "all" as every feature of the layer.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    if text.strip() == "all":
+        return "all"
+    features: list[int] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
+            raise ValueError(f"'{text}' is no list of features: write 12,907 or 0-99 or all")
+        features += range(int(first), int(last or first) + 1)
+    if not features:
+        raise ValueError(f"'{text}' is no list of features: write 12,907 or 0-99 or all")
+    return tuple(features)
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,12 @@ class Explain:
     output: Path | None = option(
         None, "The folder to write (default: explanations beside the head).", flags=("-o", "--output"), in_key=False
     )
-    features: tuple[int, ...] | None = option(
-        None, "These features (default: all that the layer uses).", parse=parse_features, metavar="12,907", group=_WHAT
+    features: tuple[int, ...] | str | None = option(
+        None,
+        'These features, or "all", whatever the layer uses (default: what it uses).',
+        parse=parse_features,
+        metavar="12,30-39",
+        group=_WHAT,
     )
     for_class: tuple[str, ...] | None = option(
         None, "Only features of this class, by name; may be repeated.", group=_WHAT, multiple=True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from debugnet.explain.neighbourhoods import Neighbourhoods, Perturbation
     from debugnet.explain.plan import Plan
     from debugnet.explain.subject import Subject
+    from debugnet.explain.untrained import WeightCheck
     from debugnet.heads import LinearHead
 
 _KIND = "explanations"
@@ -84,6 +85,7 @@ class _Job:
     subject: Subject
     plan: Plan
     perturbation: Perturbation
+    weights: WeightCheck
 
 
 def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
@@ -92,6 +94,7 @@ def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
     from debugnet.artifacts.head_store import load_head
     from debugnet.explain.neighbourhoods import Perturbation
     from debugnet.explain.plan import choose_features, choose_methods, make_plan
+    from debugnet.explain.untrained import check_weights
 
     head, store = load_head(options.head), load_features(inputs["features"]["path"])
     features = choose_features(head, options.features, options.for_class, options.top)
@@ -122,7 +125,10 @@ def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
         options.seed,
         options.deletion_masks,
     )
-    return _Job(options, head, subject, plan, perturbation)
+    weights = check_weights(subject.backbone.network)
+    if weights.untrained:
+        log(f"{weights.describe()}: {'explain nothing by it' if weights.flags else 'harmless where unused'}")
+    return _Job(options, head, subject, plan, perturbation, weights)
 
 
 class _Work:
@@ -219,7 +225,7 @@ def _illustrate(job: _Job, work: Neighbourhoods, writer: BundleWriter) -> None:
     from debugnet.explain.gallery import Gallery
 
     options, plan = job.options, job.plan
-    gallery = Gallery(job.subject, plan, writer, _uses(job.head, list(plan.features)))
+    gallery = Gallery(job.subject, plan, writer, _uses(job.head, list(plan.features)), job.weights.flags)
     stack = ExitStack()
     with stack:
         if "prototypes" in plan.methods:
@@ -288,6 +294,8 @@ def _index(job: _Job, work: Neighbourhoods, writer: BundleWriter) -> dict[str, A
         "visualizations": len(pictures),
         "visualizations_failed": sum(record["failed"] is not None for record in pictures),
         "truncated_texts": len(job.subject.truncated),
+        "weight_matrices": job.weights.n_matrices,
+        "untrained_matrices": list(job.weights.untrained),
     }
     return {
         "modality": job.subject.modality,

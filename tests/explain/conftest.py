@@ -93,6 +93,14 @@ def pictures():
 
 def texts():
     return Texts().eval()
+
+
+def untrained():
+    from debugnet.backbones.demo_networks import DigitsResNet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return DigitsResNet(2).eval()
 """
 
 
@@ -140,6 +148,22 @@ def picture_head(world) -> Path:
     options = Extract(
         backbone="python:planted_networks:pictures", data=str(folder / "data.npz"), output=folder / "features.h5",
         val_fraction=0.3, device="cpu", workers=0, max_bad=1.0,
+    )  # fmt: skip
+    extract.run(options)
+    return _head(folder / "features.h5", folder)
+
+
+@pytest.fixture(scope="session")
+def untrained_head(picture_head) -> Path:
+    """The same pictures seen by a residual network as it was born."""
+    from debugnet.recipes.extract import Extract
+    from debugnet.stages import extract
+
+    folder = picture_head.parent / "untrained"
+    folder.mkdir()
+    options = Extract(
+        backbone="python:planted_networks:untrained", data=str(picture_head.parent / "data.npz"),
+        output=folder / "features.h5", val_fraction=0.3, device="cpu", workers=0, max_bad=1.0,
     )  # fmt: skip
     extract.run(options)
     return _head(folder / "features.h5", folder)

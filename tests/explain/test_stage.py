@@ -70,6 +70,15 @@ def test_noise_is_flagged_as_unstable(explained):
     assert all(record["flags"] for record in records)
 
 
+def test_whatever_explains_an_untrained_network_is_flagged(untrained_head, explained, tmp_path):
+    options = Explain(untrained_head, output=tmp_path / "e", features=(0, 1), device="cpu", **PICTURES)
+    found = load_explanations(explain.run(options).path)
+    records = [r for j in (0, 1) for side in found.sides(j) for r in found.records(j, side, "lime")]
+    assert records and all(any("looks untrained" in flag for flag in record["flags"]) for record in records)
+    assert not any(record["stable"] for record in records) and found.index["summary"]["untrained_matrices"]
+    assert explained.index["summary"]["untrained_matrices"] == []
+
+
 def test_a_dead_feature_is_failed_and_never_drawn(explained):
     assert explained.records(2, "positive", "lime") == []
     (found,) = explained.records(2, "positive", "visualization")

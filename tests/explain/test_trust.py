@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from debugnet.explain.surrogate import Moments, fit_surrogate
-from debugnet.explain.trust import deletion_masks, fit_flags, judge, size_flags, strongest_parts
+from debugnet.explain.trust import deletion_masks, fit_flags, judge, strongest_parts
 
 
 def explained(function, n_parts: int = 12, n: int = 600):
@@ -68,27 +68,3 @@ def test_masks_have_one_size_and_take_the_strongest():
 def test_fit_flags_need_both_fit_and_agreement():
     assert fit_flags(0.9, 0.95) == ()
     assert fit_flags(0.1, 0.95) and fit_flags(0.9, 0.5) and fit_flags(0.9, float("nan"))
-
-
-def test_effects_that_only_follow_the_size_of_the_parts_are_flagged():
-    mass = np.array([1.0, 2.0, 5.0, 9.0, 3.0, 4.0])
-    follows, flags = size_flags(mass * 2 + 0.1, mass)
-    assert follows == pytest.approx(1) and flags
-    assert size_flags(np.array([0.0, 5.0, 0.1, 0.2, 0.0, 0.1]), mass)[1] == ()
-    assert np.isnan(size_flags(np.ones(6), mass)[0])
-
-
-def test_a_feature_of_mere_brightness_is_flagged_and_one_of_a_patch_is_not():
-    from debugnet.explain.forward import Probe
-    from debugnet.explain.lime_image import explain_image
-
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[4:28, 8:20] = np.random.RandomState(0).randint(60, 255, (24, 12, 3))
-
-    def flagged(features) -> bool:
-        found = explain_image(image, Probe(features), n_samples=300, segmentation="grid")
-        mass = found.changed * np.bincount(found.segments.ravel())
-        return bool(size_flags(found.fit().effect[:, 0], mass)[1])
-
-    assert flagged(lambda pixels: pixels.mean((1, 2, 3))[:, None])
-    assert not flagged(lambda pixels: pixels[:, :, 12:17, 10:14].mean((1, 2, 3))[:, None])

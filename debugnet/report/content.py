@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ from debugnet.report.findings_content import (
 from debugnet.report.material import Material
 from debugnet.report.samples_content import class_content, example_content
 
-#: What a page without content says: the command that computes it, with the head's path put in.
+#: What a page without content says: the command that computes it, with the head's path and strongest feature put in.
 COMMANDS = {
     "analysis": "debugnet analyze {head}",
     "explanations": "debugnet explain {head}",
     "errors": "debugnet diagnose {head}",
     "pairs": "debugnet pairs {head}",
-    "counterfactuals": "debugnet counterfactual {modality} {head}",
-    "edits": "debugnet edit {head} --remove FEATURE",
+    "counterfactuals": "debugnet counterfactual {counterfactual}",
+    "edits": "debugnet edit {head} --remove {feature}",
     "stability": "debugnet stability {head}",
-    "bias": "debugnet bias {head} --words FILE",
+    "bias": "debugnet bias {head} --words words.txt",
 }
 
 
@@ -80,7 +81,10 @@ def build_content(material: Material, *, n_samples: int, n_prototypes: int) -> t
 
 
 def _commands(material: Material) -> dict[str, str]:
-    words = {"head": material.head_path, "modality": "text" if material.modality == "text" else "image"}
+    weight = np.abs(material.head.standardized_weight).max(axis=0)
+    words = {"head": shlex.quote(material.head_path), "feature": str(int(np.argmax(weight)))}
+    kind = "text {head}" if material.modality == "text" else "image {head} --feature {feature}"
+    words["counterfactual"] = kind.format(**words)
     return {name: command.format(**words) for name, command in COMMANDS.items()}
 
 

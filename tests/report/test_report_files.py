@@ -96,6 +96,28 @@ def test_the_content_holds_what_the_artefacts_hold(made, picture_run):
             assert total == pytest.approx(output["logit"], abs=1e-9) and abs(output["residual"]) < 1e-9
 
 
+def test_the_commands_that_a_page_names_can_be_run_as_they_stand(made, picture_run):
+    import shlex
+
+    import typer
+
+    from debugnet.cli.app import app
+
+    text = made.path.read_text(encoding="utf-8")
+    commands = json.loads(re.search(r'id="content">(.*?)</script>', text, re.S)[1])["commands"]
+    assert len(commands) > 5
+    for line in commands.values():
+        name, *words = shlex.split(line)
+        assert name == "debugnet"
+        command = typer.main.get_command(app)
+        while hasattr(command, "resolve_command"):
+            with command.make_context("debugnet", list(words)) as context:
+                _, command, words = command.resolve_command(context, words)
+        with command.make_context("debugnet", words) as context:  # refuses an unknown option or value
+            assert context.params["head"] is not None, line
+    assert "--feature" in commands["counterfactuals"]
+
+
 def test_reused_refused_replaced(made, picture_run, tmp_path):
     again = report.run(Report(picture_run / "head", samples=12))
     assert again.reused and page_key(again.path)

@@ -1,15 +1,12 @@
-"""LassoNet, spred and the group lasso against their peers: one run, the same data, splits and threads.
+"""LassoNet and the group lasso on the inputs against their peers: one run, the same data, splits and threads.
 
     python scripts/bench_sparse_training.py lassonet --data digits breast_cancer xor --seeds 5 --package
-    python scripts/bench_sparse_training.py spred --features runs/cifar/features.h5
-    python scripts/bench_sparse_training.py planted --seeds 20
     python scripts/bench_sparse_training.py cifar --data cifar10.npz --seeds 3
 
 lassonet: accuracy of the path's own models and of the same refit of every selection, at 5, 10, 20 and 50 features,
 sizes met and CPU seconds of the path; ``--package`` runs the ``lassonet`` package beside (pip install lassonet).
-spred: the relative gap of spred's own layer and of the polished one to the certified solution, at five lambdas.
-planted: how often the group lasso finds exactly the planted inputs and hidden width.
 cifar: 100%, 50%, 10% and 1% of the pixels: LassoNet itself, refitted, random; and k-NN, SVM, PCA + linear.
+spred and the planted group lasso: scripts/bench_sparse_weights.py.
 """
 
 from __future__ import annotations
@@ -196,88 +193,6 @@ def refit(parts: dict, task: str, mask: np.ndarray, seed: int) -> float:
     return evaluate(network, batches["test"], trainer.loss, family)["accuracy"]
 
 
-def run_spred(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Gap of spred to the certified solution at five lambdas, and the time of both."""
-    from debugnet.glm.options import make_options
-    from debugnet.glm.path import PathFit
-    from debugnet.glm.solvers.fista import minimize
-    from debugnet.sparse_training.spred_layer import train_factored
-
-    rows = []
-    for name, X, y in _feature_sets(args):
-        fit = PathFit(X, y, make_options(lambda_min_ratio=args.lambda_min_ratio, n_lambdas=6, device=args.device))
-        fit.lambdas = fit.lambdas[1:]
-        began = time.perf_counter()
-        exact = list(fit.points())
-        exact_seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        layers = {layer.lam: layer for layer in train_factored(fit.problem, fit.lambdas, steps=args.steps)}
-        spred_seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        polished = {}
-        for lam, layer in layers.items():
-            weight, bias = layer.weight.clone(), layer.bias.clone()
-
-            weight, bias = minimize(fit.problem, lam, weight, bias, threshold=1e-4 * lam, max_epochs=300)
-            polished[lam] = fit.problem.objective(weight, bias, lam)
-        polish_seconds = time.perf_counter() - began
-        for point in exact:
-            layer = layers[point.lam]
-            rows.append(
-                {
-                    "data": name, "lam": point.lam, "objective": point.objective, "exact_seconds": exact_seconds,
-                    "spred_gap": layer.objective / point.objective - 1,
-                    "polished_gap": polished[point.lam] / point.objective - 1,
-                    "spred_seconds": spred_seconds, "polish_seconds": polish_seconds,
-                    "zeros": int((layer.weight == 0).sum()), "exact_nnz": int(np.count_nonzero(point.weight)),
-                    "above_1e-3": layer.above_threshold,
-                }
-            )  # fmt: skip
-    return rows
-
-
-def _feature_sets(args: argparse.Namespace) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    if not args.features:
-        parts = split(*load("digits", 0), 0)
-        return [("digits", *parts["train"])]
-    from debugnet.artifacts.feature_store import load_features
-
-    found = []
-    for path in args.features:
-        train = load_features(path).split("train")
-        found.append((str(path), np.asarray(train.X[train.usable]), train.y[train.usable]))
-    return found
-
-
-def run_planted(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Group lasso on y = |x0 + x1| + noise: two inputs of five, two hidden units of twelve."""
-    rows = []
-    for seed in range(args.seeds):
-        rng = np.random.default_rng(seed)
-        X = rng.normal(size=(800, 5))
-        y = np.abs(X[:, 0] + X[:, 1]) + 0.05 * rng.normal(size=800)
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "data.npz"
-            np.savez(data, x_train=X[:600], y_train=y[:600], x_test=X[600:], y_test=y[600:])
-            options = TrainSparse(
-                "group-lasso", "mlp:12", str(data), Path(folder) / "sparse", task="regression", val_fraction=0.25,
-                penalize="both", shrink=True, sizes=(4,), epochs=40, batch_size=64, lr=0.02, ratio=1.3, seed=seed,
-                threads=1, device="cpu",
-            )  # fmt: skip
-            result = train_sparse.run(options)
-            found = json.loads((result.path / "sparse.json").read_text())
-            with np.load(result.path / "masks.npz") as stored:
-                mask = np.unpackbits(stored["size-4"], count=17).astype(bool)
-        row = found["rows"][0]
-        rows.append(
-            {
-                "seed": seed, "inputs_found": set(np.flatnonzero(mask[:5])) == {0, 1}, "hidden": int(mask[5:].sum()),
-                "r2": row["relaxed"]["test"]["r2"], "difference": row["shrunk"]["largest_output_difference"],
-            }
-        )  # fmt: skip
-    return rows
-
-
 def run_cifar(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The source's Table 2 and Figure 3 on pixels, scored on all test images."""
     from sklearn.decomposition import PCA
@@ -337,9 +252,8 @@ def _cell(values: list[float | None]) -> str:
 def main() -> None:
     """Run one comparison and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("lassonet", "spred", "planted", "cifar"))
+    parser.add_argument("what", choices=("lassonet", "cifar"))
     parser.add_argument("--data", nargs="+", default=["digits"])
-    parser.add_argument("--features", nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--package", action="store_true", help="run the lassonet package beside")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -348,13 +262,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--epochs-per-lambda", type=int, default=2)
     parser.add_argument("--hierarchy", type=float, default=10.0)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lambda-min-ratio", type=float, default=0.01)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="where to write all rows as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    run = {"lassonet": run_lassonet, "spred": run_spred, "planted": run_planted, "cifar": run_cifar}[args.what]
+    run = {"lassonet": run_lassonet, "cifar": run_cifar}[args.what]
     rows = run(args)
     if args.output:
         args.output.write_text(json.dumps(rows, indent=1, default=float))

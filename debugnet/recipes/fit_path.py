@@ -107,7 +107,7 @@ class FitPath:
     epochs: int = option(100, "lassonet: epochs of the dense start, at most.", metavar="N", group=_OTHER)
     batch_size: int = option(256, "lassonet: samples in a minibatch.", metavar="N", group=_OTHER)
     lr: float = option(1e-3, "lassonet: step size of the network.", group=_OTHER)
-    steps: int = option(300, "spred: gradient steps at each lambda.", metavar="N", group=_OTHER)
+    steps: int = option(300, "spred: L-BFGS steps at each lambda, at most.", metavar="N", group=_OTHER)
     solver: str = option("auto", "The algorithm (debugnet list solvers).", group=_RUN)
     threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_RUN, in_key=False)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", group=_RUN, in_key=False)

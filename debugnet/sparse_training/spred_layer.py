@@ -1,8 +1,10 @@
 """spred on the decision layer: a dense-to-sparse path of factored layers, each polished to a certified solution.
 
-The factored layer is trained at growing lambda (Ziyin & Wang 2023: zero factors are stationary, so
-sparse-to-dense would never leave zero).  Gradient training ends near the optimum and has no exact
-zeros; FISTA started there has, and the path's certificate says how good the result is.
+The factored objective is smooth, so L-BFGS minimizes it where plain gradient steps crawl: weights
+near zero move at a rate that falls with their size (Ziyin & Wang 2023).  A weight that a smaller
+lambda has brought to zero would never leave it again, zero factors being stationary; so at every
+lambda the factors are split anew, unevenly, around the same product.  The result has no exact
+zeros; FISTA started there has, and the path's certificate says how good it is.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.optimize import minimize
+from torch import Tensor
 
+from debugnet import interrupts
 from debugnet.errors import UsageError
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
 from debugnet.glm.solvers.fista import Fista
-from debugnet.sparse_training.spred import Spred
 
 #: Factor products below this are what a user would prune; counted, never set to zero.
 PRUNING_THRESHOLD = 1e-3
+#: ``U^2 - W^2`` at the start of every lambda: above zero, so that a weight at zero can move either way.
+IMBALANCE = 0.1
+#: L-BFGS ends where a step lowers the objective by less than this, relatively.
+RELATIVE_DECREASE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,15 @@ class FactoredLayer:
     weight : Tensor (K, d), float64
         The product; without exact zeros.
     bias : Tensor (K,), float64
-    first, second : Tensor
-        The factors.
     objective : float
         Mean loss plus penalty of the product.
     steps : int
+        Gradients evaluated.
     """
 
     lam: float
     weight: Tensor
     bias: Tensor
-    first: Tensor
-    second: Tensor
     objective: float
     steps: int
 
@@ -57,17 +61,13 @@ class FactoredLayer:
 
 
 def train_factored(
-    problem: GLMProblem,
-    lambdas: np.ndarray,
-    *,
-    steps: int = 300,
-    lr: float = 0.02,
-    start: FactoredLayer | None = None,
+    problem: GLMProblem, lambdas: np.ndarray, *, steps: int = 300, start: FactoredLayer | None = None
 ) -> Iterator[FactoredLayer]:
-    """Yield the factored layer at every lambda, in ascending order.
+    """Yield the factored layer at every lambda, in ascending order, warm-started.
 
-    Full-gradient Adam with coupled decay and a cosine schedule per lambda, warm-started.  Weight
-    decay ``lam l1_ratio`` on both factors is the l1 (or group) part; the ridge is added to the loss.
+    Minimizes ``loss(U W) + lam rho/2 (||U||^2 + ||W||^2) + lam (1 - rho)/2 ||U W||^2`` (each feature's
+    penalty factor on its decay), by L-BFGS.  Its minima are those of the elastic net, or of the
+    group lasso with one scalar in U per feature.
 
     Parameters
     ----------
@@ -75,54 +75,66 @@ def train_factored(
     lambdas : ndarray (L,)
         Positive.
     steps : int
-        Gradient steps per lambda (three times as many at the first).
-    lr : float
-        Largest step, in standardized coordinates.
+        L-BFGS steps per lambda, at most.
     start : FactoredLayer, optional
         A layer of this path: only larger lambdas are trained.
 
     Raises
     ------
     UsageError
-        Penalty factors, sign constraints or lambda 0, which the factorization cannot express.
+        Sign constraints or lambda 0, which the factorization cannot express.
     """
-    penalty = problem.penalty
-    if penalty.nonnegative or not bool((penalty.factor == 1).all()):
-        raise UsageError("--method spred has neither penalty factors nor sign constraints: use --method elastic-net")
+    if problem.penalty.nonnegative:
+        raise UsageError("--method spred has no sign constraints: use --method elastic-net")
     if not (np.asarray(lambdas) > 0).all():
         raise UsageError("--method spred needs lambdas > 0: without decay a product of factors is no penalty")
-    linear = nn.Linear(problem.n_features, problem.n_outputs).to(problem.device, torch.float64)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    spred = Spred(linear, ["*"], structure="element" if penalty.entrywise else "column")
-    if start is not None:
-        with torch.no_grad():
-            for factor, value in zip(spred.weights[0].factors, (start.first, start.second), strict=True):
-                factor.copy_(value)
-            linear.bias.copy_(start.bias)
+    weight, bias = problem.zeros() if start is None else (start.weight, start.bias)
     rising = np.sort(lambdas) if start is None else np.sort(lambdas[lambdas > start.lam * (1 + 1e-9)])
     for lam in map(float, rising):
-        count = steps if start is not None or lam > rising[0] else 3 * steps
-        decay = lam * penalty.l1_ratio * getattr(penalty, "group_weight", 1.0)
-        optimizer = torch.optim.Adam(spred.parameter_groups(decay), lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
-        for _ in range(count):
-            _set_gradients(problem, linear, lam * (1 - penalty.l1_ratio))
-            optimizer.step()
-            schedule.step()
-        first, second = (factor.detach().clone() for factor in spred.weights[0].factors)
-        weight, bias = linear.weight.detach().clone(), linear.bias.detach().clone()
-        yield FactoredLayer(lam, weight, bias, first, second, problem.objective(weight, bias, lam), count)
+        factored = _Factored(problem, lam)
+        found = minimize(
+            factored, factored.pack(weight, bias), jac=True, method="L-BFGS-B",
+            options={"maxiter": steps, "maxfun": 2 * steps, "ftol": RELATIVE_DECREASE, "gtol": 1e-12},
+        )  # fmt: skip
+        first, second, bias = factored.unpack(found.x)
+        weight = first * second
+        yield FactoredLayer(lam, weight, bias, problem.objective(weight, bias, lam), int(found.nfev))
 
 
-def _set_gradients(problem: GLMProblem, linear: nn.Linear, ridge: float) -> None:
-    """Gradient of ``mean loss + ridge/2 ||V||^2`` in the factors, through the product V."""
-    weight = linear.weight
-    residual = problem.residual(problem.scores(weight.detach(), linear.bias.detach()).to(torch.float64))
-    for parameter in linear.parameters():
-        parameter.grad = None
-    weight.backward(problem.gradient(residual) + ridge * weight.detach())
-    linear.bias.grad = problem.bias_gradient(residual) * problem.fit_intercept
+class _Factored:
+    """The factored objective and its gradient at one lambda, on flat vectors (first, second, bias)."""
+
+    def __init__(self, problem: GLMProblem, lam: float) -> None:
+        self.problem, penalty = problem, problem.penalty
+        self.decay = lam * penalty.l1_ratio * getattr(penalty, "group_weight", 1.0) * penalty.factor
+        self.ridge = lam * (1 - penalty.l1_ratio) * penalty.factor
+        self.rows = problem.n_outputs if penalty.entrywise else 1
+
+    def pack(self, weight: Tensor, bias: Tensor) -> np.ndarray:
+        """Split a weight (K, d) into factors with ``first^2 - second^2 = IMBALANCE``."""
+        size = weight.square() if self.rows > 1 else weight.square().sum(dim=0, keepdim=True)
+        first = ((IMBALANCE + (IMBALANCE**2 + 4 * size).sqrt()) / 2).sqrt()
+        return torch.cat([first.ravel(), (weight / first).ravel(), bias]).cpu().numpy()
+
+    def unpack(self, flat: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """The factors (K or 1, d) and (K, d), and the bias (K,)."""
+        K, d = self.problem.n_outputs, self.problem.n_features
+        parts = torch.from_numpy(flat).to(self.problem.device).split([self.rows * d, K * d, K])
+        return parts[0].reshape(self.rows, d), parts[1].reshape(K, d), parts[2].clone()
+
+    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        interrupts.check()
+        first, second, bias = self.unpack(flat)
+        weight, problem = first * second, self.problem
+        scores = problem.scores(weight, bias).to(torch.float64)
+        squares = (self.decay * (first.square().sum(dim=0) + second.square().sum(dim=0))).sum()
+        value = problem.loss(scores) + 0.5 * float(squares + (self.ridge * weight.square()).sum())
+        residual = problem.residual(scores)
+        slope = problem.gradient(residual) + self.ridge * weight
+        by_first = (slope * second).sum_to_size(first.shape) + self.decay * first
+        by_second = slope * first + self.decay * second
+        by_bias = problem.bias_gradient(residual) * problem.fit_intercept
+        return value, torch.cat([by_first.ravel(), by_second.ravel(), by_bias]).cpu().numpy()
 
 
 def polishing_solver(layers: Mapping[float, FactoredLayer]) -> Callable[[GLMProblem], PolishedSpred]:
@@ -150,7 +162,13 @@ class PolishedSpred:
         """Polish spred's layer at ``lam``; the warm start given counts only where spred has none."""
         layer = self.layers.get(lam)
         if layer is not None:
-            weight, bias = layer.weight.to(weight), layer.bias.to(bias)
+            weight, bias = self._sparsified(layer.weight.to(weight), layer.bias.to(bias), lam), layer.bias.to(bias)
         found = self.fista.solve(lam, weight, bias, monitor, resume)
         steps = 0 if layer is None else layer.steps
         return Solution(found.weight, found.bias, found.status, found.n_epochs + steps)
+
+    def _sparsified(self, weight: Tensor, bias: Tensor, lam: float) -> Tensor:
+        """One proximal step: most zeros appear in it, and FISTA can work on the features that are left."""
+        problem, step = self.fista.problem, 1 / self.fista.lipschitz
+        gradient = problem.gradient(problem.residual(problem.scores(weight, bias)))
+        return problem.penalty.prox(weight - step * gradient, lam, step)

@@ -24,7 +24,7 @@ from debugnet.sparse_training.spred_layer import (
     train_factored,
 )
 
-_TENSORS = ("weight", "bias", "first", "second")
+_TENSORS = ("weight", "bias")
 
 
 def prepare_spred(problem: PathFit, folder: Path, steps: int) -> dict[float, FactoredLayer]:
@@ -37,7 +37,7 @@ def prepare_spred(problem: PathFit, folder: Path, steps: int) -> dict[float, Fac
     folder : Path
         The partial path: finished layers are kept in and taken from it.
     steps : int
-        Gradient steps per lambda.
+        L-BFGS steps per lambda, at most.
     """
     lambdas = problem.lambdas[problem.lambdas < problem.null.lambda_max]
     layers = {layer.lam: layer for layer in map(_read, sorted(folder.glob("spred-*.safetensors")))}

@@ -48,9 +48,8 @@ def test_spred_ends_in_the_certified_solution(spred_path):
         np.testing.assert_allclose(path.weight(i), exact.weight(i), atol=2e-3)
     told = path.meta["spred"]
     assert path.meta["solver"] == "spred" and len(told["lam"]) == 4  # all but lambda_max
-    # Its own layers, before the polish: near the certified objective, never below it, and dense.
-    gaps = np.array(told["relative_gap"])
-    assert (gaps > -1e-6).all() and (gaps[:-1] < 1e-3).all() and gaps[-1] < 0.05
+    # Its own layers, before the polish: at the certified objective, and dense.
+    assert (np.abs(told["relative_gap"]) < 1e-5).all()
     assert max(told["exact_zeros_before_polish"]) <= 3  # the constant feature's
 
 

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from debugnet.errors import UsageError
+from debugnet.glm.options import make_options
+from debugnet.glm.path import PathFit
 from debugnet.sparse_training.spred import Spred
+from debugnet.sparse_training.spred_layer import train_factored
 
 
 def problem(seed: int = 0):
@@ -114,3 +117,25 @@ def test_what_breaks_the_equivalence_is_refused():
         Spred(nn.Linear(2, 2), ["conv*"])
     with pytest.raises(UsageError, match="structure"):
         Spred(nn.Linear(2, 2), ["*"], structure="blob")
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("multinomial", {"l1_ratio": 0.7}),
+        ("multinomial", {"penalty": "group_lasso", "l1_ratio": 1.0}),
+        ("binomial", {"penalty_factor": np.r_[0.0, 3.0, np.ones(10)]}),
+        ("gaussian", {"fit_intercept": False, "sample_weight": np.r_[np.full(150, 2.0), np.ones(150)]}),
+    ],
+)
+def test_the_factored_layer_reaches_the_certified_objective(family, more):
+    """In every family and with every option, at each of four lambdas: signs change and dead weights come back."""
+    X, y = problem()
+    y = y if family == "gaussian" else np.digitize(y, [-1, 1]) if family == "multinomial" else (y > 0).astype(int)
+    fit = PathFit(X, y, make_options(family=family, n_lambdas=5, lambda_min_ratio=0.01, device="cpu", **more))
+    exact = {point.lam: point for point in fit.points() if point.lam < fit.null.lambda_max}
+    layers = {layer.lam: layer for layer in train_factored(fit.problem, np.array(list(exact)))}
+    assert list(layers) == sorted(exact) and len(exact) >= 4
+    for lam, point in exact.items():
+        assert layers[lam].objective == pytest.approx(point.objective, rel=1e-5)
+        np.testing.assert_allclose(layers[lam].weight.numpy(), point.weight, atol=5e-3)

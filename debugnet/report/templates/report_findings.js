@@ -81,6 +81,10 @@ function counterfactualsPage() {
   return [h("h1", {}, "Counterfactuals"), page.counterfactuals.map((c) => (c.kind === "text" ? textCounterfactual(c) : imageCounterfactual(c)))];
 }
 
+function counterfactualTitle(found, title) {
+  return page.counterfactuals.length > 1 ? title + ": " + found.name : title;
+}
+
 function rateTable(caption, rows) {
   return table(caption, ["", ["", "wide"], ["flips", "number"], ["of", "number"]],
     rows.filter(([, row]) => row && row.n).map(([name, row, kind]) => [rowHead(name), whiskerCell(row, 0, 1, kind), numberCell(rate(row), rateTitle(row)), numberCell(number(row.n))]), { class: "bars" });
@@ -90,31 +94,39 @@ function textCounterfactual(found) {
   const layers = Object.entries(found.rates.layers);
   const flipped = found.rows.filter((row) => row.flipped !== undefined);
   const holder = h("div", { class: "diffs" });
-  return section(found.name,
+  return section(counterfactualTitle(found, "One word exchanged"),
     h("p", {}, "One word of a sentence is exchanged for one from the clouds of a feature that the decision rests on. The control exchanges a word of like frequency."),
     rateTable("How often the decision flips, where every layer has a counterfactual, with 95% intervals", layers.flatMap(([name, layer]) => [
       [name + ": a word of the clouds", layer.common.flip], [name + ": control", layer.common.control, "control"]])),
     found.rates.search && h("p", {}, "Searched for: " + rate(found.rates.search.flipped) + " of the sentences flip with a few words exchanged."),
     found.rates.insertions && insertionTable(found.rates.insertions),
-    flipped.length > 0 && h("h3", {}, "Sentences"), holder, more(flipped, textDiff, holder, 20));
+    flipped.length > 0 && h("h3", {}, "Sentences"), holder, more(flipped, textDiff, holder, 20),
+    found.search.length > 0 && searched(found.search));
+}
+
+function searched(rows) {
+  const holder = h("div", { class: "diffs" });
+  return [h("h3", {}, "The fewest words that bring a sentence to another class"), holder, more(rows, searchDiff, holder, 20)];
+}
+
+function searchDiff(row) {
+  return h("article", { class: "diff" },
+    h("p", { class: "text" }, markedWords(row.before, row.after, "del")),
+    h("p", { class: "text" }, markedWords(row.after, row.before, "ins")),
+    h("p", { class: "quiet" }, row.from, row.flipped ? h("b", {}, " becomes ") : " does not become ", row.to, " \u00b7 ", row.edits.length === 1 ? "1 word" : row.edits.length + " words", " \u00b7 ", sampleLink(row.id)));
+}
+
+// Mark the words of `text` that differ from those of `other` at the same place: a substitution moves no other word.
+function markedWords(text, other, tag) {
+  const against = other.split(/(\s+)/);
+  return text.split(/(\s+)/).map((word, i) => (word === against[i] ? word : h(tag, {}, word)));
 }
 
 function textDiff(row) {
   return h("article", { class: "diff" },
-    h("p", { class: "text" }, changed(row.before, row.after || row.before, "del")),
-    h("p", { class: "text" }, changed(row.after || row.before, row.before, "ins")),
+    h("p", { class: "text" }, markedWords(row.before, row.after || row.before, "del")),
+    h("p", { class: "text" }, markedWords(row.after || row.before, row.before, "ins")),
     h("p", { class: "quiet" }, row.layer, ": ", row.predicted, row.flipped ? h("b", {}, " flips") : " stays", row.edit && row.edit.feature !== undefined && [" \u00b7 ", featureLink(row.edit.feature)], " \u00b7 ", sampleLink(row.id)));
-}
-
-// Mark the words of `text` in which it differs from `other`.
-function changed(text, other, tag) {
-  const words = text.split(/(\s+)/);
-  const against = other.split(/(\s+)/);
-  let start = 0;
-  while (start < words.length && words[start] === against[start]) start += 1;
-  let end = 0;
-  while (end < words.length - start && end < against.length - start && words[words.length - 1 - end] === against[against.length - 1 - end]) end += 1;
-  return [words.slice(0, start).join(""), start < words.length - end && h(tag, {}, words.slice(start, words.length - end).join("")), words.slice(words.length - end).join("")];
 }
 
 function insertionTable(rows) {
@@ -125,8 +137,8 @@ function insertionTable(rows) {
 
 function imageCounterfactual(found) {
   const rates = found.rates;
-  return section(found.name,
-    h("p", {}, "The pattern \u201c" + rates.pattern + "\u201d, put on " + percent(rates.area) + " of images of other classes: does the decision become ", classLink(rates.target), "? The control puts the same colours there in random order."),
+  return section(counterfactualTitle(found, "A pattern put in"),
+    h("p", {}, "The pattern \u201c" + rates.pattern + "\u201d, which covers " + percent(rates.area) + " of a picture, put into images of other classes: does the decision become ", classLink(rates.target), "? The control puts the same colours there in random order."),
     rateTable("How often the decision becomes " + rates.target + ", with 95% intervals", [["the pattern", rates.flip], ["random pattern", rates.control, "control"]]),
     Object.entries(found.pictures).map(([name, reference]) => photo(reference, name + ": the pattern, and images before and after it was put in", "sheet")),
     found.rows.length > 0 && h("details", {}, h("summary", {}, "Images"), table("Decisions before and after", ["image", "before", "after", ["random patterns that flip it", "number"]],

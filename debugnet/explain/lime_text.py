@@ -1,8 +1,9 @@
 """LIME on words: one set of perturbed texts explains every deep feature of the sentence.
 
-Perturbed texts repeat themselves (a 10-word sentence has 1,024, lime's protocol asks 5,000
-times), so each distinct one is pushed through the network once and counted as often as it was
-drawn, which changes no sum.  Sentences go in groups, their perturbations sorted by length.
+Every distinct perturbed text is pushed through the network once.  Sentences go in groups, their
+perturbations sorted by length.  Which ones are tried (:mod:`debugnet.explain.word_subsets`) and
+what is done about pairs of words (:mod:`debugnet.explain.interactions`) reach the precision of
+lime's draws with fewer of them.
 """
 
 from __future__ import annotations
@@ -13,80 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from debugnet.explain.forward import NotExplainable, Probe, require_finite
+from debugnet.explain.interactions import control_interactions
 from debugnet.explain.surrogate import Moments, Surrogate, fit_selected, fit_surrogate, kernel_weights
 from debugnet.explain.tokenization import Words
+from debugnet.explain.word_subsets import Neighbourhood, draw_subsets, draw_subsets_as_lime
 
 KERNEL_WIDTH = 25.0
 LIME_WORDS = 10
 """Words that lime keeps per sentence and feature, as the paper's code ran it."""
 _TINY_RIDGE = 1e-12
-
-
-@dataclass(frozen=True)
-class Neighbourhood:
-    """The perturbations of one sentence.
-
-    Attributes
-    ----------
-    switches : ndarray (n, K), bool
-        Distinct rows; row 0 keeps everything.
-    counts : ndarray (2, n), float64
-        How often each was drawn, among the even and among the odd draws; for an enumerated
-        neighbourhood half its probability, scaled to 2^K, in each.
-    enumerated : bool
-        All 2^K subsets are there.
-    """
-
-    switches: np.ndarray
-    counts: np.ndarray
-    enumerated: bool
-
-
-def enumerate_switches(n_words: int) -> Neighbourhood:
-    """All 2^K subsets, weighted so that each number of removed words, none included, is equally likely.
-
-    This is lime's sampling distribution (uniform number of removed words, then a uniform choice of
-    them) except that lime has the sentence itself once among all its draws; with every subset at
-    hand nothing needs regularizing, so words without effect get none (lime gives the neutral
-    word of a two-word text a third of the other's weight, with the sign turned).
-    """
-    switches = ((np.arange(2**n_words)[::-1, None] >> np.arange(n_words)) & 1).astype(bool)
-    kept = switches.sum(axis=1)
-    size_of = np.bincount(kept)
-    probability = 1.0 / ((n_words + 1) * size_of[kept])
-    return Neighbourhood(switches, np.stack([probability, probability]) * 2**n_words / 2, True)
-
-
-def draw_switches(n_words: int, n_samples: int, seed: int) -> Neighbourhood:
-    """Draw ``n_samples`` rows: 1..K words removed with equal probability, then which, uniformly; row 0 none."""
-    random = np.random.RandomState(seed)
-    n_removed = random.randint(1, n_words + 1, n_samples - 1)
-    order = np.argsort(random.random_sample((n_samples - 1, n_words)), axis=1)
-    switches = np.ones((n_samples, n_words), dtype=bool)
-    np.put_along_axis(switches[1:], order, np.arange(n_words) >= n_removed[:, None], axis=1)
-    return _count_repeats(switches)
-
-
-def draw_switches_as_lime(n_words: int, n_samples: int, seed: int) -> Neighbourhood:
-    """The same distribution by lime's own random stream, for ``LimeTextExplainer(random_state=seed)``."""
-    random = np.random.RandomState(seed)
-    n_removed = random.randint(1, n_words + 1, n_samples - 1)
-    switches = np.ones((n_samples, n_words), dtype=bool)
-    for row, size in zip(switches[1:], n_removed, strict=True):
-        row[random.choice(n_words, size, replace=False)] = False
-    return _count_repeats(switches)
-
-
-def _count_repeats(switches: np.ndarray) -> Neighbourhood:
-    """Merge equal rows; row 0 stays first."""
-    packed = np.ascontiguousarray(np.packbits(switches, axis=1))
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.argsort(order)[inverse.ravel()]
-    parity = np.arange(len(switches)) % 2
-    counts = np.stack([np.bincount(rank[parity == half], minlength=len(first)) for half in range(2)])
-    return Neighbourhood(switches[first[order]], counts.astype(np.float64), False)
 
 
 @dataclass
@@ -180,12 +116,20 @@ def explain_texts(
 
 def _neighbourhood(n_words: int, n_samples: int, seed: int, exhaustive_words: int, lime_compat: bool) -> Neighbourhood:
     if lime_compat:
-        return draw_switches_as_lime(n_words, n_samples, seed)
-    return enumerate_switches(n_words) if n_words <= exhaustive_words else draw_switches(n_words, n_samples, seed)
+        return draw_subsets_as_lime(n_words, n_samples, seed)
+    return draw_subsets(n_words, max(n_samples, 2**n_words) if n_words <= exhaustive_words else n_samples, seed)
 
 
 def _explain(words: Words, near: Neighbourhood, answers: np.ndarray, lime_compat: bool) -> TextExplanation:
-    weights = kernel_weights(near.switches, KERNEL_WIDTH, distance_scale=100.0)
-    moments = Moments.of_switches(near.switches, weights, near.counts, answers.shape[1])
-    moments.add(near.switches, weights, near.counts, np.subtract(answers, answers[0], dtype=np.float64))
+    weights = _kernel(near.switches)
+    moments = Moments.of_switches(near.switches, weights, near.counts, answers.shape[1], near.noise)
+    moments.add(near.switches, weights, near.counts, answers, answers[0])
+    if not lime_compat:
+        n_words = len(words.vocabulary)
+        size_weights = _kernel(np.tri(n_words + 1, n_words, -1, dtype=bool))
+        moments = control_interactions(moments, near, weights, size_weights, answers - answers[0])
     return TextExplanation(words, answers[0].copy(), moments, near.enumerated, lime_compat)
+
+
+def _kernel(switches: np.ndarray) -> np.ndarray:
+    return kernel_weights(switches, KERNEL_WIDTH, distance_scale=100.0)

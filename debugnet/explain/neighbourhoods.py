@@ -74,6 +74,8 @@ class Neighbourhoods:
         options["id"] = self.subject.sample_id(row)  # the seed derives from it
         for name in ("mask",) if self.subject.modality == "image" else ("segmentation", "fill"):
             del options[name]
+        if self.subject.modality == "text":
+            options["subsets"] = "stratified, less interactions"  # what earlier versions found is not taken over
         return content_key("lime", self.subject.backbone.fingerprint, content, options)
 
     def is_there(self, key: str) -> bool:

@@ -12,10 +12,13 @@ The kernel, the ridge strength and the R2 are those of the ``lime`` package 0.2.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+
+_BLOCK = 256  # rows whose float64 copy stays in the cache
 
 
 def kernel_weights(switches: np.ndarray, width: float, distance_scale: float = 1.0) -> np.ndarray:
@@ -60,6 +63,9 @@ class Moments:
         The same with w squared (for the standard errors).
     wy, wyy, wzy : (2, d), (2, d), (2, K, d)
         Sums of w y, w y^2 and w z y'.
+    wrr : (2, d), optional
+        Sums of w r^2 where wy and wzy are those of r, that is y less what has no linear effect
+        (:mod:`debugnet.explain.interactions`); absent where r is y.
     """
 
     n: np.ndarray
@@ -73,9 +79,17 @@ class Moments:
     wy: np.ndarray
     wyy: np.ndarray
     wzy: np.ndarray
+    wrr: np.ndarray | None = None
 
     @classmethod
-    def of_switches(cls, switches: np.ndarray, weights: np.ndarray, counts: np.ndarray, n_features: int) -> Moments:
+    def of_switches(
+        cls,
+        switches: np.ndarray,
+        weights: np.ndarray,
+        counts: np.ndarray,
+        n_features: int,
+        noise: np.ndarray | None = None,
+    ) -> Moments:
         """Return the sums that need no forward pass, and zeros for the others.
 
         Parameters
@@ -87,6 +101,8 @@ class Moments:
             How often each (distinct) row was drawn in each half.
         n_features : int
             Width d of what :meth:`add` will get.
+        noise : ndarray (2, n), optional
+            Variance of ``counts`` as a row's draw adds it; independent draws add the counts themselves.
         """
         Z = switches.astype(np.float64)
         K = Z.shape[1]
@@ -99,7 +115,7 @@ class Moments:
                 np.stack([Z.T @ h for h in weighted]),
             )
 
-        first, second = sums(counts * weights), sums(counts * weights**2)
+        first, second = sums(counts * weights), sums((counts if noise is None else noise) * weights**2)
         zeros = np.zeros((2, n_features))
         return cls(
             counts.sum(axis=1).astype(np.float64),
@@ -111,17 +127,27 @@ class Moments:
             np.zeros((2, K, n_features)),
         )
 
-    def add(self, switches: np.ndarray, weights: np.ndarray, counts: np.ndarray, y: np.ndarray) -> None:
-        """Accumulate the answers ``y`` (n, d) to some of the rows given to :meth:`of_switches`."""
-        y = y.astype(np.float64, copy=False)
+    def add(
+        self,
+        switches: np.ndarray,
+        weights: np.ndarray,
+        counts: np.ndarray,
+        y: np.ndarray,
+        origin: np.ndarray | float = 0.0,
+    ) -> None:
+        """Accumulate the answers ``y - origin`` (n, d) to some of the rows given to :meth:`of_switches`."""
         rows = np.concatenate([switches, np.ones((len(switches), 1), dtype=bool)], axis=1)
-        for half in range(2):  # most rows were drawn in one half only: leave the others out
-            mine = np.flatnonzero(counts[half])
-            v, some = (counts[half] * weights)[mine], y[mine]
-            sums = (v[:, None] * rows[mine]).T @ some
-            self.wzy[half] += sums[:-1]
-            self.wy[half] += sums[-1]
-            self.wyy[half] += v @ np.square(some)
+        v = counts * weights
+        for start in range(0, len(y), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            some = np.subtract(y[block], origin, dtype=np.float64)
+            square = np.square(some)
+            for half in range(2):
+                if v[half, block].any():  # rows that were drawn in the other half only weigh nothing here
+                    sums = (v[half, block, None] * rows[block]).T @ some
+                    self.wzy[half] += sums[:-1]
+                    self.wy[half] += sums[-1]
+                    self.wyy[half] += v[half, block] @ square
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -130,12 +156,13 @@ class Moments:
 
     def arrays(self, dtype: type = np.float32) -> dict[str, np.ndarray]:
         """Everything, as named arrays to store."""
-        return {name: np.ascontiguousarray(value, dtype=dtype) for name, value in vars(self).items()}
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return {name: np.ascontiguousarray(value, dtype=dtype) for name, value in known.items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Moments:
         """Inverse of :meth:`arrays`."""
-        return cls(**{name: np.asarray(arrays[name], np.float64) for name in cls.__dataclass_fields__})
+        return cls(**{n: np.asarray(arrays[n], np.float64) for n in cls.__dataclass_fields__ if n in arrays})
 
 
 @dataclass(frozen=True)
@@ -248,7 +275,7 @@ def fit_surrogate(
     if enumerated:
         error, agreement = np.zeros_like(effect), np.where(whole.y_square > 0, 1.0, np.nan)
     else:
-        error = _standard_errors(moments, whole, effect, ridge)
+        error = _standard_errors(moments, features, whole, effect, ridge)
         agreement = _correlations(*(_centre(moments, features, slice(h, h + 1)).solve(ridge / 2) for h in range(2)))
     r2 = whole.r2(effect)
     intercept = whole.y_mean - whole.z_mean @ effect
@@ -260,7 +287,9 @@ def _adjust(r2: np.ndarray, moments: Moments) -> np.ndarray:
     return 1 - (1 - r2) * (float(moments.distinct[0]) - 1) / freedom if freedom > 0 else r2
 
 
-def _standard_errors(moments: Moments, whole: _Centred, effect: np.ndarray, ridge: float) -> np.ndarray:
+def _standard_errors(
+    moments: Moments, features: np.ndarray, whole: _Centred, effect: np.ndarray, ridge: float
+) -> np.ndarray:
     """Sandwich with one residual variance per feature: s^2 A^-1 (Zc' W^2 Zc) A^-1, A the ridge system."""
     mean = whole.z_mean
     w2z = moments.w2z.sum(axis=0)
@@ -271,6 +300,9 @@ def _standard_errors(moments: Moments, whole: _Centred, effect: np.ndarray, ridg
     spread = np.diag(scipy.linalg.cho_solve(whole.factor(ridge), half.T))
     n, K = moments.n.sum(), len(mean)
     freedom = max(n - K - 1.0, 1.0)
+    if moments.wrr is not None:
+        square = moments.wrr[:, features].sum(axis=0) - whole.y_mean**2 * moments.w.sum()
+        whole = dataclasses.replace(whole, y_square=np.maximum(square, 0.0))
     variance = whole.residual(effect) / moments.w.sum() * n / freedom
     return np.sqrt(np.maximum(spread, 0.0)[:, None] * variance)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import compress
 
 import numpy as np
 import regex
@@ -70,7 +69,8 @@ class Words:
         With ``mask_token`` an off word is replaced by it; otherwise it is deleted and what stood
         around it stays, as lime's bag-of-words mode does.
         """
-        gap = mask_token or ""
+        if mask_token is None:
+            return self._deleted(switches)
         pieces: list[str] = []
         owners: list[int] = []
         position = 0
@@ -80,8 +80,21 @@ class Words:
             position = stop
         pieces.append(self.text[position:])
         owners.append(-1)
-        always = np.ones((len(switches), 1), dtype=bool)  # separators have the owner -1, this last column
-        kept = np.concatenate([switches, always], axis=1)[:, owners].tolist()
-        if not gap:
-            return ["".join(compress(pieces, row)) for row in kept]
-        return ["".join([piece if on else gap for piece, on in zip(pieces, row, strict=True)]) for row in kept]
+        kept = _with_separators(switches)[:, owners].tolist()
+        return ["".join([piece if on else mask_token for piece, on in zip(pieces, row, strict=True)]) for row in kept]
+
+    def _deleted(self, switches: np.ndarray) -> list[str]:
+        """Cut the characters that stay out of one long text, which is far faster than joining words."""
+        owner = np.full(len(self.text), -1)
+        for start, stop, word in self.spans:
+            owner[start:stop] = word
+        characters = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        kept = _with_separators(switches)[:, owner]
+        long = np.broadcast_to(characters, kept.shape)[kept].tobytes().decode("utf-32-le", "surrogatepass")
+        ends = np.cumsum(kept.sum(axis=1)).tolist()
+        return [long[start:stop] for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _with_separators(switches: np.ndarray) -> np.ndarray:
+    """Add a last column for what stands between the words, which has the index -1 and always stays."""
+    return np.concatenate([switches, np.ones((len(switches), 1), dtype=bool)], axis=1)

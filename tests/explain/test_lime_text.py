@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from debugnet.explain.forward import NotExplainable, Probe
-from debugnet.explain.lime_text import draw_switches, enumerate_switches, explain_texts
+from debugnet.explain.lime_text import explain_texts
 from debugnet.explain.tokenization import Words, split_words
+from debugnet.explain.word_subsets import draw_subsets_as_lime
 
 SENTENCE = "the quick brown fox can't jump over the lazy dog, and then it finds its way home to sleep; poor thing"
 
@@ -58,9 +59,9 @@ def test_merging_repeated_texts_changes_nothing():
         calls.extend(texts)
         return twisted(texts)
 
-    near = draw_switches(4, 500, seed=3)
+    near = draw_subsets_as_lime(4, 500, seed=3)
     assert len(near.switches) <= 16 and near.counts.sum() == 500
-    explained = explain_texts(["one two three four"], Probe(features), [3], n_samples=500, exhaustive_words=0)[0]
+    explained = explain_texts(["one two three four"], Probe(features), [3], n_samples=500, lime_compat=True)[0]
     assert len(calls) == len(set(calls)) == len(near.switches)
     rows = np.repeat(np.arange(len(near.switches)), near.counts.sum(axis=0).astype(int))
     from sklearn.linear_model import Ridge
@@ -81,23 +82,6 @@ def test_short_texts_are_enumerated_without_bias():
     np.testing.assert_allclose(two.effect, [[5, -5], [0, 0]], atol=1e-5)
     np.testing.assert_allclose(one.effect, [[5, -5]], atol=1e-4)
     assert (two.standard_error == 0).all() and (two.r2 > 0.999).all()
-
-
-def test_enumeration_weighs_every_number_of_removed_words_alike():
-    near = enumerate_switches(6)
-    assert len(np.unique(near.switches, axis=0)) == 64 and near.switches[0].all()
-    removed = 6 - near.switches.sum(axis=1)
-    shares = np.bincount(removed, near.counts.sum(axis=0))
-    np.testing.assert_allclose(shares, shares[0])
-
-
-def test_drawn_texts_follow_lime_s_distribution():
-    near = draw_switches(12, 20000, seed=0)
-    removed = 12 - near.switches.sum(axis=1)
-    shares = np.bincount(removed, near.counts.sum(axis=0))[1:] / 19999
-    np.testing.assert_allclose(shares, 1 / 12, atol=0.01)
-    kept = (near.switches * near.counts.sum(axis=0)[:, None]).sum(axis=0) / 20000
-    np.testing.assert_allclose(kept, kept.mean(), atol=0.02)
 
 
 def test_long_sentence_returns_the_planted_weights():
@@ -149,6 +133,7 @@ def test_mask_token_replaces_and_delete_removes():
     assert words.perturbed(off) == ["Good,  film!"]
     assert words.perturbed(off, "[MASK]") == ["Good, [MASK] film!"]
     assert Words.of("good film good").perturbed(np.array([[False, True]])) == [" film "]
+    assert Words.of("a \ud800 b").perturbed(np.eye(2, dtype=bool)) == ["a \ud800 ", " \ud800 b"]
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ TEACHER_WIDTH = 3
 
 
 def run_planted(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Group lasso on what a network of three ReLU units makes of few inputs: are those inputs, and that width, found?"""
+    """Group lasso on what three ReLU units make of few inputs: does it find those inputs and that width?"""
     rows = []
     for kind in args.kinds:
         for seed in range(args.seeds):
@@ -183,14 +183,14 @@ def _planted(kind: str, seed: int) -> dict[str, Any]:
         options = TrainSparse(
             "group-lasso", "mlp:12", str(data), Path(folder) / "sparse", task="regression", val_fraction=0.25,
             groups=Path(folder) / "groups.npy" if per_group > 1 or kind == "inputs" else None,
-            sizes=tuple(range(1, 2 * size)), against=("none",), epochs=60, batch_size=64, lr=0.01, ratio=1.3, seed=seed,
-            shrink=kind != "groups", threads=1, device="cpu", **more,
+            sizes=tuple(range(max(1, size - 2), size + 3)), against=("none",), epochs=60, batch_size=64, lr=0.01,
+            ratio=1.15, epochs_per_lambda=4, seed=seed, shrink=True, threads=1, device="cpu", **more,
         )  # fmt: skip
         result, seconds = _timed(lambda: train_sparse.run(options))
         found = json.loads((result.path / "sparse.json").read_text())
         with np.load(result.path / "masks.npz") as stored:
             masks = {k: np.unpackbits(stored[f"size-{k}"], count=int(stored["n_units"])).astype(bool)
-                     for k in range(2 * size) if f"size-{k}" in stored}  # fmt: skip
+                     for k in range(size + 3) if f"size-{k}" in stored}  # fmt: skip
     wanted = {"hidden": 0, "both": relevant}.get(kind, relevant)
     truth = set() if kind == "hidden" else set(groups[inputs].tolist()) if kind != "both" else set(inputs.tolist())
     n_inputs = 0 if kind == "hidden" else d // per_group

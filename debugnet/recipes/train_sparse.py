@@ -33,6 +33,7 @@ class TrainSparse:
     debugnet train-sparse --method lassonet --network mlp:100 --data digits.npz --sizes 5,10,20
     debugnet train-sparse --method group-lasso --penalize both --shrink --network mlp:64,64 --data digits.npz
     debugnet train-sparse --method spred --sparsify "layer*" --network cifar_resnet20 --data cifar10.npz
+    debugnet train-sparse --method spred --network cifar_resnet20 --weights resnet20.th --epochs 0 --data cifar10.npz
     debugnet train-sparse --method lassonet --network python:mynets:make --data genes.npz --groups pathways.npy
     """
 
@@ -53,6 +54,9 @@ class TrainSparse:
     )
     output: Path | None = option(
         None, "The folder to write (default: runs/sparse-METHOD/sparse).", flags=("-o", "--output"), in_key=False
+    )
+    weights: str | None = option(
+        None, "Weights file of --network, if it does not begin untrained.", metavar="FILE", in_key=False
     )
     val_fraction: float = option(0.1, "Share of train that becomes val where there is none.", group=_DATA)
     task: str = option(
@@ -89,7 +93,9 @@ class TrainSparse:
     against: tuple[str, ...] = option(
         ("random", "anova", "linear"), "Selections refitted beside (random, anova, linear, or none).", group=_UNITS
     )
-    shrink: bool = option(False, "group-lasso: export physically smaller networks.", group=_UNITS)
+    shrink: bool = option(
+        False, "group-lasso, and spred with --structure: export physically smaller networks.", group=_TRAINING
+    )
 
     sparsify: tuple[str, ...] = option(
         ("*",), "Names of the modules or weights, with wildcards.", metavar="PATTERN", group=_SPRED
@@ -101,12 +107,19 @@ class TrainSparse:
     lambdas: tuple[float, ...] = option(
         (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "Strengths, trained in ascending order.", group=_SPRED
     )
-    optimizer: str = option("adam", "Of the factors (coupled decay).", choices=("adam", "sgd"), group=_SPRED)
 
-    epochs: int = option(100, "Epochs of the dense start, and of a refit, at most.", metavar="N", group=_TRAINING)
-    epochs_per_lambda: int = option(
-        2, "Epochs at each lambda (spred: ten times as many).", metavar="N", group=_TRAINING
-    )
+    epochs: int = option(
+        100, "Epochs of the dense start (0 for a trained network), and of a refit, at most.", metavar="N",
+        group=_TRAINING,
+    )  # fmt: skip
+    epochs_per_lambda: int | None = option(
+        None, "Epochs at each lambda (default: 2; spred: 20, and half as many of polish and relaxing).", metavar="N",
+        group=_TRAINING,
+    )  # fmt: skip
+    optimizer: str = option(
+        "adam", "torch's optimizer by name, of all weights that take no proximal step; spred: with coupled decay only.",
+        metavar="NAME", group=_TRAINING,
+    )  # fmt: skip
     batch_size: int = option(256, "Samples in a minibatch.", metavar="N", group=_TRAINING)
     lr: float = option(1e-3, "Step size.", group=_TRAINING)
     seeds: int = option(3, "Repetitions of the refits and the random selections.", metavar="N", group=_TRAINING)
@@ -116,8 +129,8 @@ class TrainSparse:
     threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_TRAINING, in_key=False)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "epochs_per_lambda", "batch_size", "seeds", "prox_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs_per_lambda", "batch_size", "seeds", "prox_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
         if not 0 < self.hierarchy < float("inf"):
             raise UsageError(f"--hierarchy {self.hierarchy}: M is a finite number above 0 (10 is usual)")
@@ -125,12 +138,15 @@ class TrainSparse:
             raise UsageError(f"--ratio {self.ratio}: the factor between lambdas is above 1 and at most 10")
         if not 0 <= self.l1_share < 1:
             raise UsageError(f"--l1-share {self.l1_share}: a fraction from 0 up to, not with, 1")
-        if self.lr <= 0 or (self.lambda_start or 1) <= 0 or min(self.lambdas, default=0) <= 0:
-            raise UsageError("--lr, --lambda-start and --lambdas are above 0")
+        start = 1.0 if self.lambda_start is None else self.lambda_start
+        if self.epochs < 0 or min(self.lr, start, *self.lambdas) <= 0 or not self.lambdas:
+            raise UsageError("--lr, --lambda-start and --lambdas are above 0, and --epochs is at least 0")
         if self.stop_at < 0 or min(self.sizes, default=1) < 1:
             raise UsageError("--stop-at is at least 0, and every one of --sizes at least 1")
         unknown = set(self.against) - {*AGAINST, "none"}
         if unknown:
             raise UsageError(f"--against {sorted(unknown)[0]}: known are {', '.join(AGAINST)} and none")
-        if self.method != "group-lasso" and (self.penalize != "inputs" or self.shrink or self.l1_share):
-            raise UsageError(f"--penalize, --l1-share and --shrink belong to --method group-lasso, not {self.method}")
+        if self.method != "group-lasso" and (self.penalize != "inputs" or self.l1_share):
+            raise UsageError(f"--penalize and --l1-share belong to --method group-lasso, not {self.method}")
+        if self.shrink and (self.method == "lassonet" or self.method == "spred" and self.structure == "element"):
+            raise UsageError("--shrink needs units that vanish: --method group-lasso, or spred with --structure")

@@ -12,17 +12,17 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from debugnet.errors import UsageError
-from debugnet.glm.prox import soft_threshold
-from debugnet.sparse_training.proximal import sparse_group_prox
+from debugnet.sparse_training.optimizers import decay_is_coupled
 
 STRUCTURES = ("element", "row", "column")
-INITS = ("ones", "balanced")
+INITS = ("uneven", "balanced")
 
 
 class _Product(nn.Module):
@@ -37,19 +37,19 @@ class _Product(nn.Module):
         return first * second
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Split a weight into factors whose product it is."""
+        """Split a weight into factors with ``||U||^2 - ||W||^2 = c``, whose product it is."""
         if self.structure == "element":
-            if self.init == "ones":
-                return weight.clone(), torch.ones_like(weight)
-            # sqrt|w| on both sides: the minimum of the decay at this product, but U^2 = W^2 stays
-            # so under gradient flow, and the product can shrink to zero and never cross it.
-            root = weight.abs().sqrt()
-            return weight.sign() * root, root.clone()
-        inner = 1 if self.structure == "row" else 0
-        dims = tuple(d for d in range(weight.ndim) if d != 1 - inner)
-        norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
-        scale = torch.ones_like(norm) if self.init == "ones" else norm.sqrt()
-        return scale, weight / scale.clamp(min=torch.finfo(weight.dtype).tiny)
+            size = weight.abs()
+        else:
+            inner = 1 if self.structure == "row" else 0
+            dims = tuple(d for d in range(weight.ndim) if d != 1 - inner)
+            size = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+        # At c = 0 the decay starts at its minimum for this product, but gradient flow keeps
+        # U^2 = W^2, and a product can shrink to zero and never cross it.
+        gap = size.mean() if self.init == "uneven" else size.new_zeros(())
+        gap = gap if bool(gap > 0) or self.init == "balanced" else gap + 1.0
+        first = ((gap + (gap.square() + 4 * size.square()).sqrt()) / 2).sqrt()
+        return first, weight / first.clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ class Spred:
     structure : str
         "element" (lasso), "row" (one group per output) or "column" (one per input).
     init : str
-        "ones" puts each weight into one factor and 1 into the other.  "balanced" splits it evenly,
-        which starts at the smallest decay but lets no weight change its sign: for pruning a trained
-        network only.  Neither changes what the network computes.
+        "uneven": ``U^2 - W^2`` is the mean absolute weight (mean norm of the groups), so that every
+        weight, zero ones too, can still move either way.  "balanced" splits evenly, which starts at
+        the smallest decay but lets no weight change its sign.  Neither changes what the network
+        computes.
 
     Raises
     ------
@@ -102,7 +103,7 @@ class Spred:
     """
 
     def __init__(
-        self, network: nn.Module, patterns: Sequence[str], *, structure: str = "element", init: str = "ones"
+        self, network: nn.Module, patterns: Sequence[str], *, structure: str = "element", init: str = "uneven"
     ) -> None:
         if structure not in STRUCTURES or init not in INITS:
             raise UsageError(
@@ -115,7 +116,7 @@ class Spred:
             parametrize.register_parametrization(module, name, _Product(structure, init))
             self.weights.append(Factored(module, name, path, structure))
 
-    def parameter_groups(self, lam: float) -> list[dict[str, object]]:
+    def parameter_groups(self, lam: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: the factors decay with ``lam``, nothing else decays."""
         factors = [p for weight in self.weights for p in weight.factors]
         mine = {id(p) for p in factors}
@@ -128,15 +129,13 @@ class Spred:
         Raises
         ------
         UsageError
-            Decoupled weight decay (AdamW), a factor without decay, or other weights with decay.
+            Decoupled weight decay (AdamW) or none, factors and other weights in one group, or other
+            weights that decay too.
         """
-        decoupled = isinstance(optimizer, torch.optim.AdamW) or any(
-            group.get("decoupled_weight_decay") for group in optimizer.param_groups
-        )
-        if decoupled:
+        if not decay_is_coupled(optimizer):
             raise UsageError(
-                f"{type(optimizer).__name__} decays weights apart from the gradient, which breaks spred's equivalence "
-                "with the l1 norm; use SGD or Adam"
+                f"{type(optimizer).__name__} decays weights apart from the gradient or not at all, which breaks "
+                "spred's equivalence with the l1 norm; use SGD, Adam, RMSprop or another one with coupled decay"
             )
         factors = {id(p) for weight in self.weights for p in weight.factors}
         for group in optimizer.param_groups:
@@ -155,34 +154,26 @@ class Spred:
     @torch.no_grad()
     def penalty(self) -> Tensor:
         """``||V||_1``, or the sum of group norms: the penalty at lambda 1 of the products."""
-        total = torch.zeros(())
-        for weight in self.weights:
-            product = getattr(weight.module, weight.name)
-            if weight.structure == "element":
-                total = total + product.abs().sum().cpu()
-            else:
-                rows = product if weight.structure == "row" else product.transpose(0, 1)
-                total = total + torch.linalg.vector_norm(rows.flatten(1), dim=1).sum().cpu()
-        return total
+        products = [self.units(weight, getattr(weight.module, weight.name)) for weight in self.weights]
+        return torch.stack([torch.linalg.vector_norm(rows, dim=1).sum().cpu() for rows in products]).sum()
 
     def collapse(self) -> None:
         """Put the products in the factors' place: the network has its plain weights again."""
         for weight in self.weights:
             parametrize.remove_parametrizations(weight.module, weight.name, leave_parametrized=True)
 
-    @torch.no_grad()
-    def proximal_step(self, lr: float, lam: float) -> None:
-        """After :meth:`collapse`: one proximal gradient step on each weight, with exact zeros."""
-        for weight in self.weights:
-            value = getattr(weight.module, weight.name)
-            moved = value - lr * value.grad if value.grad is not None else value.clone()
-            if weight.structure == "element":
-                value.copy_(soft_threshold(moved, lr * lam))
-                continue
-            rows = moved if weight.structure == "row" else moved.transpose(0, 1)
-            flat = rows.flatten(1)
-            kept = sparse_group_prox(flat, flat.new_full((len(flat),), lr * lam)).reshape(rows.shape)
-            value.copy_(kept if weight.structure == "row" else kept.transpose(0, 1))
+    def units(self, weight: Factored, tensor: Tensor) -> Tensor:
+        """Arrange a tensor like a weight as one row per unit: (n, 1), or one row per group."""
+        if weight.structure == "element":
+            return tensor.reshape(-1, 1)
+        return (tensor if weight.structure == "row" else tensor.transpose(0, 1)).flatten(1)
+
+    def from_units(self, weight: Factored, rows: Tensor) -> Tensor:
+        """Inverse of :meth:`units`."""
+        shape = getattr(weight.module, weight.name).shape
+        if weight.structure != "column":
+            return rows.reshape(shape)
+        return rows.reshape(shape[1], shape[0], *shape[2:]).transpose(0, 1)
 
     @torch.no_grad()
     def prune(self, threshold: float) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from debugnet.sparse_training.proximal_training import Batches, Diverged, Loss, snapshot
+from debugnet.sparse_training.epoch_training import EpochTraining
+from debugnet.sparse_training.optimizers import MOMENTUM, make_optimizer
+from debugnet.sparse_training.proximal import sparse_group_prox
+from debugnet.sparse_training.proximal_training import Batches, Loss, UnitAdam
 from debugnet.sparse_training.spred import Spred
 
 
@@ -24,11 +27,15 @@ class WeightTraining:
         Of the weights made sparse.
     structure : str
     optimizer : str
-        "adam" or "sgd" (momentum 0.9), both with coupled decay.
+        A torch optimizer whose decay is coupled (:func:`optimizers.decay_is_coupled`).
     lr : float
-        Falls to zero by a cosine over the epochs of each lambda.
-    epochs, polish_epochs : int
-        Per lambda; of the proximal polish after it.
+        Falls to zero by a cosine over the epochs of each phase.
+    epochs : int
+        At each lambda, of the factors.
+    polish_epochs : int
+        Of the proximal polish after them, and once more of training on what is left.
+    amp : bool
+        Forward passes in bfloat16.
     """
 
     patterns: Sequence[str]
@@ -37,12 +44,7 @@ class WeightTraining:
     lr: float = 1e-3
     epochs: int = 20
     polish_epochs: int = 5
-
-    def make_optimizer(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
-        """The optimizer on given parameter groups."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=0.9)
-        return torch.optim.Adam(groups, lr=self.lr)
+    amp: bool = False
 
 
 def sparse_weights(network: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
@@ -52,126 +54,150 @@ def sparse_weights(network: nn.Module, patterns: Sequence[str]) -> dict[str, nn.
     return {weight.path: parameters[weight.path] for weight in found.weights}
 
 
-def train_plain(
-    network: nn.Module,
-    how: WeightTraining,
-    train: Batches,
-    loss: Loss,
-    epochs: int,
-    masks: dict[str, Tensor] | None = None,
-) -> None:
-    """Train without penalty; weights outside ``masks`` are held at zero."""
-    optimizer = how.make_optimizer([{"params": list(network.parameters()), "weight_decay": 0.0}])
-    _run(network, optimizer, train, loss, epochs, after=lambda: _apply(network, masks or {}))
+class WeightTrainer:
+    """Trains networks one way or the other on the same batches.
 
-
-def spred_step(network: nn.Module, how: WeightTraining, train: Batches, loss: Loss, lam: float) -> dict[str, int]:
-    """Train the named weights as products at ``lam``, collapse them, and polish to exact zeros; in place.
-
-    Returns
-    -------
-    dict
-        ``zeros_before_polish``, ``below_1e-3`` (products a user would prune), ``total``.
+    Parameters
+    ----------
+    how : WeightTraining
+    train : Batches
+    loss : callable
+    seed : int
+        Every phase begins with this seed and with the same order of batches.
+    folder : Path, optional
+        Where an interrupted phase keeps its state, and takes it from.
     """
-    spred = Spred(network, how.patterns, structure=how.structure)
-    optimizer = how.make_optimizer(spred.parameter_groups(lam))
-    spred.check_optimizer(optimizer)
-    _run(network, optimizer, train, loss, how.epochs)
-    spred.collapse()
-    values = torch.cat([getattr(w.module, w.name).detach().flatten() for w in spred.weights])
-    told = {
-        "zeros_before_polish": int((values == 0).sum()),
-        "below_1e-3": int((values.abs() < 1e-3).sum()),
-        "total": len(values),
+
+    def __init__(
+        self, how: WeightTraining, train: Batches, loss: Loss, seed: int = 0, folder: Path | None = None
+    ) -> None:
+        self.how, self.train, self.loss, self.seed, self.folder = how, train, loss, seed, folder
+
+    def plain(self, network: nn.Module, epochs: int, name: str, masks: dict[str, Tensor] | None = None) -> None:
+        """Train without penalty, in place; weights outside ``masks`` are held at zero."""
+        optimizer = make_optimizer(self.how.optimizer, list(network.parameters()), self.how.lr)
+        prune(network, masks or {})
+        self._run(network, optimizer, epochs, name, after=lambda _: prune(network, masks or {}))
+
+    def l1(self, network: nn.Module, lam: float, name: str) -> None:
+        """Train with ``lam ||V||_1`` added to the loss: plain L1 by (sub)gradient, which has no exact zeros."""
+        spred = Spred(copy.deepcopy(network), self.how.patterns, structure=self.how.structure)
+        parameters = dict(network.named_parameters())
+        weights = [(weight, parameters[weight.path]) for weight in spred.weights]
+
+        def penalized(outputs: Tensor, y: Tensor) -> Tensor:
+            norms = [torch.linalg.vector_norm(spred.units(w, value), dim=1).sum() for w, value in weights]
+            return self.loss(outputs, y) + lam * torch.stack(norms).sum()
+
+        optimizer = make_optimizer(self.how.optimizer, list(network.parameters()), self.how.lr)
+        self._run(network, optimizer, self.how.epochs, name, loss=penalized)
+
+    def spred(self, network: nn.Module, lam: float, name: str) -> dict[str, int]:
+        """Train the named weights as products at ``lam``, collapse them, and polish to exact zeros; in place.
+
+        Returns
+        -------
+        dict
+            ``zeros_before_polish``, ``below_1e-3`` (products a user would prune), ``total``.
+        """
+        how = self.how
+        spred = Spred(network, how.patterns, structure=how.structure)
+        optimizer = make_optimizer(how.optimizer, spred.parameter_groups(lam), how.lr)
+        spred.check_optimizer(optimizer)
+        self._run(network, optimizer, how.epochs, name)
+        spred.collapse()
+        values = torch.cat([getattr(w.module, w.name).detach().flatten() for w in spred.weights])
+        told = {
+            "zeros_before_polish": int((values == 0).sum()),
+            "below_1e-3": int((values.abs() < 1e-3).sum()),
+            "total": len(values),
+        }
+        names = {w.path for w in spred.weights}
+        others = [p for parameter, p in network.named_parameters() if parameter not in names]
+        rest = make_optimizer(how.optimizer, others, how.lr) if others else None
+        polish = ProximalPolish(spred, how.optimizer, how.lr, lam)
+        self._run(network, rest, how.polish_epochs, f"{name}-polish", after=polish.step)
+        return told
+
+    def _run(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        epochs: int,
+        name: str,
+        *,
+        loss: Loss | None = None,
+        after: Callable[[float], None] | None = None,
+    ) -> None:
+        torch.manual_seed(self.seed)
+        file = None if self.folder is None or name.endswith("-polish") else self.folder / f"training-{name}.safetensors"
+        training = EpochTraining(network, optimizer, self.train, loss or self.loss, amp=self.how.amp, file=file)
+        training.run(epochs, after)
+
+
+class ProximalPolish:
+    """Proximal steps on the plain weights, in the metric of the optimizer: exact zeros where the penalty wins.
+
+    After SGD with momentum mu: plain proximal gradient steps of ``lr / (1 - mu)``.  After any other
+    optimizer: :class:`UnitAdam`, with one step size per weight (or group), so that the prox is exact.
+
+    Parameters
+    ----------
+    spred : Spred
+        Collapsed.
+    optimizer : str
+    lr, lam : float
+    """
+
+    def __init__(self, spred: Spred, optimizer: str, lr: float, lam: float) -> None:
+        self.spred, self.lam, self.lr = spred, lam, lr
+        self.steppers = None if optimizer.lower() == "sgd" else [UnitAdam(lr) for _ in spred.weights]
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One step on every weight, ``factor`` times the full step size."""
+        for i, weight in enumerate(self.spred.weights):
+            value = getattr(weight.module, weight.name)
+            rows = self.spred.units(weight, value)
+            gradient = torch.zeros_like(rows) if value.grad is None else self.spred.units(weight, value.grad)
+            if self.steppers is None:
+                step = rows.new_full((len(rows),), self.lr * factor / (1 - MOMENTUM))
+                rows = rows - step[:, None] * gradient
+            else:
+                self.steppers[i].lr = self.lr * factor
+                rows, step = self.steppers[i].step(rows, gradient)
+            value.copy_(self.spred.from_units(weight, sparse_group_prox(rows, step * self.lam)))
+
+
+def magnitude_masks(
+    network: nn.Module, patterns: Sequence[str], count: int, structure: str = "element"
+) -> dict[str, Tensor]:
+    """Masks of at most ``count`` named weights, the largest over all of them together.
+
+    With a structure, whole rows or columns go, those with the smallest root mean square first.
+    """
+    spred = Spred(copy.deepcopy(network), patterns, structure=structure)
+    rows = [spred.units(w, getattr(w.module, w.name).detach()) for w in spred.weights]
+    scores = torch.cat([part.square().mean(dim=1) for part in rows])
+    sizes = torch.cat([torch.full((len(part),), part.shape[1]) for part in rows])
+    order = scores.argsort(descending=True, stable=True).cpu()
+    chosen = torch.zeros(len(scores), dtype=torch.bool)
+    chosen[order[sizes[order].cumsum(0) <= count]] = True
+    parts = chosen.to(scores.device).split([len(part) for part in rows])
+    return {
+        weight.path: spred.from_units(weight, part[:, None].expand_as(whole))
+        for weight, part, whole in zip(spred.weights, parts, rows, strict=True)
     }
-    names = {w.path for w in spred.weights}
-    others = [p for name, p in network.named_parameters() if name not in names]
-    rest = how.make_optimizer([{"params": others, "weight_decay": 0.0}]) if others else None
-    lr = how.lr * 10 if how.optimizer == "adam" else how.lr
-    _run(network, rest, train, loss, how.polish_epochs, after=lambda: spred.proximal_step(lr, lam))
-    return told
-
-
-def l1_step(network: nn.Module, how: WeightTraining, train: Batches, loss: Loss, lam: float) -> None:
-    """Train with ``lam ||V||_1`` added to the loss: plain L1 by (sub)gradient, which has no exact zeros."""
-    weights = list(sparse_weights(network, how.patterns).values())
-    optimizer = how.make_optimizer([{"params": list(network.parameters()), "weight_decay": 0.0}])
-
-    def penalized(outputs: Tensor, y: Tensor) -> Tensor:
-        return loss(outputs, y) + lam * torch.stack([w.abs().sum() for w in weights]).sum()
-
-    _run(network, optimizer, train, penalized, how.epochs + how.polish_epochs)
-
-
-def magnitude_masks(network: nn.Module, patterns: Sequence[str], count: int) -> dict[str, Tensor]:
-    """Masks of the ``count`` largest named weights, over all of them together."""
-    weights = {name: p.detach() for name, p in sparse_weights(network, patterns).items()}
-    values = torch.cat([w.abs().flatten() for w in weights.values()])
-    if count <= 0:
-        return {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights.items()}
-    chosen = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    chosen[values.topk(min(count, len(values))).indices] = True
-    parts = chosen.split([w.numel() for w in weights.values()])
-    return {name: part.reshape(w.shape) for (name, w), part in zip(weights.items(), parts, strict=True)}
-
-
-def prune(network: nn.Module, masks: dict[str, Tensor]) -> None:
-    """Set every weight outside the masks to zero."""
-    _apply(network, masks)
 
 
 @torch.no_grad()
-def _apply(network: nn.Module, masks: dict[str, Tensor]) -> None:
+def prune(network: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Set every weight outside the masks to zero."""
     parameters = dict(network.named_parameters())
     for name, mask in masks.items():
         parameters[name].mul_(mask)
 
 
-def _run(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    train: Batches,
-    loss: Loss,
-    epochs: int,
-    after: Callable[[], None] | None = None,
-) -> None:
-    """Train with a cosine schedule; a diverging run is rolled back and done again at half the step, three times."""
-    start = snapshot(network)
-    for attempt in range(4):
-        try:
-            _epochs(network, optimizer, train, loss, epochs, after)
-            return
-        except Diverged:
-            if attempt == 3:
-                raise
-            network.load_state_dict(start)
-            for group in optimizer.param_groups if optimizer else ():
-                group["lr"] = group["initial_lr"] = group.get("initial_lr", group["lr"]) / 2
-            if optimizer:
-                optimizer.state.clear()
-
-
-def _epochs(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    train: Batches,
-    loss: Loss,
-    epochs: int,
-    after: Callable[[], None] | None,
-) -> None:
-    schedule = None
-    if optimizer is not None:
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * len(train)))
-    network.train()
-    for _ in range(epochs):
-        for x, y in train:
-            network.zero_grad(set_to_none=True)
-            value = loss(network(x), y)
-            if not math.isfinite(float(value.detach())):
-                raise Diverged(f"the loss became {float(value.detach())}")
-            value.backward()
-            if optimizer is not None and schedule is not None:
-                optimizer.step()
-                schedule.step()
-            if after is not None:
-                after()
+def support(network: nn.Module, patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Masks of the named weights that are not zero."""
+    return {name: (p != 0).detach() for name, p in sparse_weights(network, patterns).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from debugnet.backbones.cifar_resnet import CifarResNet
+from debugnet.backbones.cifar_resnet import load as load_cifar
 from debugnet.backbones.devices import resolve_device
 from debugnet.backbones.python_factory import load_folder, load_python
+from debugnet.backbones.source import NetworkSource
 from debugnet.backbones.spec import BackboneSpec
 from debugnet.data.dataset import BadSample, Dataset
 from debugnet.data.loading import load_dataset
@@ -68,7 +71,7 @@ class SparseData:
 
 
 def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
-    """Read every usable sample, and standardize by the train split.
+    """Read every usable sample, and standardize it: as the network says it wants it, or by the train split.
 
     Raises
     ------
@@ -90,10 +93,7 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
         arrays = {
             name: (X[:, :1], y) for name, (X, y) in arrays.items()
         }  # grey: three equal inputs would share one role
-    X = arrays["train"][0]
-    axes = (0, 2, 3) if is_image else (0,)
-    mean, scale = X.mean(axis=axes, keepdims=True), X.std(axis=axes, keepdims=True)
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    mean, inverse = _standardization(options, arrays["train"][0], is_image)
     family, device = FAMILY[loaded.task], resolve_device(options.device)
     y = arrays["train"][1]
     shift, spread = (y.mean(axis=0), max(float(y.std()), 1e-12)) if family == "gaussian" else (0.0, 1.0)
@@ -103,6 +103,7 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
         labels = torch.from_numpy((target - shift) / spread if family == "gaussian" else target)
         batches[name] = Batches(tensor, labels, options.batch_size, options.seed, device=str(device))
     n_outputs = len(loaded.class_names) or (1 if y.ndim == 1 else y.shape[1])
+    scale = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
     return SparseData(batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], spread, is_image)
 
 
@@ -142,7 +143,7 @@ def network_factory(options: TrainSparse, data: SparseData) -> Callable[[int], n
 
     def make(seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        network = _build(name, data, int(np.prod(shape)))
+        network = _source(options, data.is_image, data.n_outputs, int(np.prod(shape))).network
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         return network.to(data.batches["train"].device)
@@ -160,16 +161,35 @@ def network_factory(options: TrainSparse, data: SparseData) -> Callable[[int], n
     return make
 
 
-def _build(name: str, data: SparseData, n_elements: int) -> nn.Module:
+def _standardization(options: TrainSparse, X: np.ndarray, is_image: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and inverse scale of images per channel, (1, C, 1, 1), or of features, (1, *shape); 0 where constant."""
+    stated = _source(options, is_image, 1).preprocessing if is_image else None
+    if stated is not None and stated.mean and len(stated.mean) == X.shape[1]:
+        mean, scale = (np.reshape(values, (1, -1, 1, 1)).astype(np.float32) for values in (stated.mean, stated.std))
+    else:
+        axes = (0, 2, 3) if is_image else (0,)
+        mean, scale = X.mean(axis=axes, keepdims=True), X.std(axis=axes, keepdims=True)
+    return mean, np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+
+
+def _source(options: TrainSparse, is_image: bool, n_outputs: int, n_elements: int = 1) -> NetworkSource:
+    """The network, with the normalization it wants where it says so."""
+    name, modality = options.network, "image" if is_image else "tensor"
     if name.startswith("mlp:"):
-        return make_mlp(n_elements, data.n_outputs, parse_mlp(name))
+        if options.weights is not None:
+            raise UsageError(f"--weights {options.weights}: an mlp begins untrained; drop it")
+        return NetworkSource(make_mlp(n_elements, n_outputs, parse_mlp(name)), modality)
+    spec = BackboneSpec(name, weights=options.weights, modality=modality)
     if name.startswith("cifar_resnet") and name.removeprefix("cifar_resnet").isdecimal():
-        return CifarResNet(int(name.removeprefix("cifar_resnet")), data.n_outputs)
-    spec = BackboneSpec(name, modality="image" if data.is_image else "tensor")
-    if spec.entry == "python":
-        return load_python(spec).network
+        if options.weights is not None:
+            return load_cifar(spec)
+        return NetworkSource(CifarResNet(int(name.removeprefix("cifar_resnet")), n_outputs), modality)
     if spec.entry == "network-folder":
-        return load_folder(spec).network
-    raise UsageError(
-        f"--network {name}: give mlp:WIDTHS, cifar_resnetNN, python:package.module:factory or a debugnet network folder"
-    )
+        return load_folder(spec)
+    if spec.entry != "python":
+        raise UsageError(
+            f"--network {name}: give mlp:WIDTHS, cifar_resnetNN, python:package.module:factory or a debugnet folder"
+        )
+    source = load_python(spec)
+    states_it = options.weights is not None or hasattr(source.network, "image_mean")
+    return source if states_it else dataclasses.replace(source, preprocessing=None)

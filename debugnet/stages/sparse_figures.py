@@ -63,13 +63,16 @@ def draw_sizes(folder: Path, rows: list[dict[str, Any]], dense: dict[str, float]
         axes.set_ylabel(f"{split} {score}")
 
 
-def draw_densities(folder: Path, rows: list[dict[str, Any]], curves: dict[str, list[float]], ylabel: str) -> None:
-    """Draw accuracy against the number of non-zero weights."""
+def draw_densities(
+    folder: Path, rows: list[dict[str, Any]], total: int, curves: dict[str, list[float]], dense: float, ylabel: str
+) -> None:
+    """Draw scores against the share of the ``total`` weights that is left, with the dense network's as a line."""
     counts = np.array([row["nnz"] for row in rows], dtype=float)
     order = np.argsort(counts)
     with figures.drawing(folder, "accuracy_against_density", 6.8, 4.4) as figure:
         axes = figure.add_subplot()
         ordered = {name: np.array(values, dtype=float)[order] for name, values in curves.items()}
-        figures.plot_curves(axes, np.maximum(counts[order], 1), ordered)
-        axes.set_xlabel("non-zero weights among those made sparse (log scale)")
+        ordered["dense"] = np.full(len(rows), dense)
+        figures.plot_curves(axes, np.maximum(counts[order], 1) / total, ordered)
+        axes.set_xlabel("share of the weights that is not zero (log scale)")
         axes.set_ylabel(ylabel)

@@ -8,124 +8,150 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from debugnet import interrupts
 from debugnet.artifacts.bundle import BundleWriter
 from debugnet.errors import NotConverged
 from debugnet.progress import Progress, log
 from debugnet.recipes.train_sparse import TrainSparse
-from debugnet.sparse_training import weight_path
+from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.proximal_training import Diverged, evaluate, family_loss, snapshot
-from debugnet.sparse_training.weight_path import WeightTraining, sparse_weights
+from debugnet.sparse_training.shrink import shrink
+from debugnet.sparse_training.spred import Spred
+from debugnet.sparse_training.weight_path import (
+    WeightTrainer,
+    WeightTraining,
+    magnitude_masks,
+    support,
+)
 from debugnet.stages.sparse_data import SparseData
+from debugnet.stages.sparse_export import export_small
 from debugnet.stages.sparse_figures import draw_densities
 
+#: What is compared, at equal numbers of weights and equal numbers of epochs so far.
 METHODS = ("spred", "magnitude", "l1")
+EPOCHS_PER_LAMBDA = 20
 
 
 def prepare(
     options: TrainSparse, data: SparseData, make_network: Callable[[int], nn.Module]
 ) -> Callable[[BundleWriter], dict[str, Any]]:
-    """Check that the patterns name something; what is returned trains."""
+    """Check that the patterns name something and that the optimizer will do; what is returned trains."""
     network = make_network(options.seed)
-    total = sum(p.numel() for p in sparse_weights(network, options.sparsify).values())
-    return lambda writer: train_weights(options, data, network, total, writer)
+    spred = Spred(copy.deepcopy(network), options.sparsify, structure=options.structure)
+    spred.check_optimizer(make_optimizer(options.optimizer, spred.parameter_groups(min(options.lambdas)), options.lr))
+    if options.shrink:
+        shrink(copy.deepcopy(network).cpu())
+    return lambda writer: train_weights(options, data, network, writer)
 
 
 def train_weights(
-    options: TrainSparse, data: SparseData, network: nn.Module, total: int, writer: BundleWriter
+    options: TrainSparse, data: SparseData, network: nn.Module, writer: BundleWriter
 ) -> dict[str, Any]:
     """Train dense, then one sparse network per lambda, ascending and warm-started; returns ``sparse.json``."""
+    epochs = options.epochs_per_lambda or EPOCHS_PER_LAMBDA
     how = WeightTraining(
-        options.sparsify, options.structure, options.optimizer, options.lr, epochs=10 * options.epochs_per_lambda
+        options.sparsify, options.structure, options.optimizer, options.lr, epochs, max(1, epochs // 4), options.amp
     )
     job = _Job(options, data, how, writer)
     dense = job.dense(network)
-    rows, previous = [], copy.deepcopy(network)
+    rows: list[dict[str, Any]] = []
     with Progress(len(options.lambdas), "spred", "lambda") as progress:
         for lam in sorted(options.lambdas):
-            row = job.at(lam, network, previous)
-            if row is None:
+            try:
+                row = job.at(lam)
+            except Diverged as error:
+                log(f"diverged at lambda {lam:g} ({error}) at an eighth of the step too: the path ends before it")
                 break
             rows.append(row)
-            progress.postfix(lam=f"{lam:.3g}", density=f"{row['nnz'] / total:.3f}")
+            progress.postfix(lam=f"{lam:.3g}", density=f"{row['nnz'] / row['total']:.3f}")
             progress.update()
-            interrupts.check()
     if not rows:
         raise NotConverged(f"spred diverged at the first lambda {min(options.lambdas):g}: a smaller --lr")
-    return _result(options, data, rows, dense, total, writer.folder)
+    for leftover in writer.folder.glob("training-*.safetensors"):
+        leftover.unlink()
+    return _result(data, rows, dense, writer.folder)
 
 
 class _Job:
-    """One run: what is trained, and which files hold what is done."""
+    """One run: the network of each method as it goes along the path, and the files that hold what is done."""
 
     def __init__(self, options: TrainSparse, data: SparseData, how: WeightTraining, writer: BundleWriter) -> None:
         self.options, self.data, self.how, self.writer = options, data, how, writer
-        self.loss, self.train = family_loss(data.family), data.batches["train"]
+        self.loss = family_loss(data.family)
+        self.trainer = WeightTrainer(how, data.batches["train"], self.loss, options.seed, writer.folder)
         self.folder = writer.folder / "networks"
         self.folder.mkdir(exist_ok=True)
+        self.networks: dict[str, nn.Module] = {}
 
     def dense(self, network: nn.Module) -> dict[str, dict[str, float]]:
-        """Train the dense network, in place, or read it."""
+        """Train the dense network, in place, or read it; every method begins with it."""
         file = self.folder / "dense.safetensors"
-        if not self._read(network, file):
+        if file.exists():
+            network.load_state_dict(load_file(file))
+        else:
             try:
-                weight_path.train_plain(network, self.how, self.train, self.loss, self.options.epochs)
+                self.trainer.plain(network, self.options.epochs, "dense")
             except Diverged as error:
                 raise NotConverged(f"the dense network diverged ({error}): a smaller --lr") from error
             _save(network, file)
+        self.networks = {name: copy.deepcopy(network) for name in METHODS}
         return self._metrics(network)
 
-    def at(self, lam: float, dense: nn.Module, previous: nn.Module) -> dict[str, Any] | None:
-        """One lambda: spred from ``previous`` (in place), and the two others at the same number of weights."""
-        key = f"lambda/{lam!r}"
-        file = self.folder / f"lambda-{lam:g}.safetensors"
-        if key in self.writer and self._read(previous, file):
-            return dict(self.writer.records[key])
-        began, state = time.monotonic(), snapshot(previous)
-        self.train._epoch = 0  # the same batches whether the run was resumed or not
-        torch.manual_seed(self.options.seed)
-        try:
-            told: dict[str, Any] = weight_path.spred_step(previous, self.how, self.train, self.loss, lam)
-        except Diverged as error:
-            log(f"spred diverged at lambda {lam:g} ({error}) at a tenth of the step too: the path ends before it")
-            return None
-        count = self._count(previous)
-        row = {"lam": lam, "nnz": count, **told, "spred": self._metrics(previous)}
-        row["magnitude"] = self._magnitude(copy.deepcopy(dense), count)
-        plain = copy.deepcopy(previous)
-        plain.load_state_dict(state)
-        weight_path.l1_step(plain, self.how, self.train, self.loss, lam)
-        weight_path.prune(plain, weight_path.magnitude_masks(plain, self.options.sparsify, count))
-        row["l1"] = self._metrics(plain)
-        row["seconds"] = time.monotonic() - began
-        _save(previous, file)
-        self.writer.add(key, row)
+    def at(self, lam: float) -> dict[str, Any]:
+        """One lambda: each method goes on from its own network, to as many weights as spred left."""
+        row: dict[str, Any] = {"lam": lam}
+        steps: dict[str, Callable[[nn.Module, float, int], dict[str, Any]]] = {
+            "spred": self._spred, "magnitude": self._magnitude, "l1": self._l1,
+        }  # fmt: skip
+        for name in METHODS:
+            key, file = f"{name}/{lam!r}", self.folder / f"{name}-{lam:g}.safetensors"
+            network = self.networks[name]
+            if key in self.writer and file.exists():
+                network.load_state_dict(load_file(file))
+            else:
+                began = time.monotonic()
+                told = steps[name](network, lam, row.get("nnz", 0))
+                _save(network, file)
+                self.writer.add(key, told | {f"{name}_seconds": time.monotonic() - began})
+                for leftover in self.writer.folder.glob("training-*.safetensors"):
+                    leftover.unlink()
+            row |= self.writer.records[key]
         return row
 
-    def _magnitude(self, network: nn.Module, count: int) -> dict[str, dict[str, float]]:
-        """The dense network pruned to ``count`` weights and trained on for as many epochs as spred had."""
-        masks = weight_path.magnitude_masks(network, self.options.sparsify, count)
-        weight_path.prune(network, masks)
-        epochs = self.how.epochs + self.how.polish_epochs
-        weight_path.train_plain(network, self.how, self.train, self.loss, epochs, masks)
-        return self._metrics(network)
+    def _spred(self, network: nn.Module, lam: float, _: int) -> dict[str, Any]:
+        """The path goes on with the network at lambda; ``relaxed`` is trained on without penalty on its weights."""
+        told: dict[str, Any] = self.trainer.spred(network, lam, f"spred-{lam:g}")
+        masks = support(network, self.how.patterns)
+        told |= {"nnz": sum(int(mask.sum()) for mask in masks.values()), "spred": self._metrics(network)}
+        relaxed = copy.deepcopy(network)
+        self.trainer.plain(relaxed, self.how.polish_epochs, f"relaxed-{lam:g}", masks)
+        _save(relaxed, self.folder / f"relaxed-{lam:g}.safetensors")
+        told["relaxed"] = self._metrics(relaxed)
+        if self.options.shrink:
+            X = self.data.batches["train"].X
+            assert isinstance(X, Tensor)
+            told["shrunk"] = export_small(relaxed, X[:256], self.folder / f"small-{lam:g}")
+        return told
 
-    def _count(self, network: nn.Module) -> int:
-        return sum(int((p != 0).sum()) for p in sparse_weights(network, self.options.sparsify).values())
+    def _magnitude(self, network: nn.Module, lam: float, count: int) -> dict[str, Any]:
+        """The smallest weights go, and the rest is trained for as many epochs as spred had."""
+        masks = magnitude_masks(network, self.how.patterns, count, self.how.structure)
+        self.trainer.plain(network, self.how.epochs + 2 * self.how.polish_epochs, f"magnitude-{lam:g}", masks)
+        return {"magnitude": self._metrics(network)}
+
+    def _l1(self, network: nn.Module, lam: float, count: int) -> dict[str, Any]:
+        """Train under the norm's subgradient; a copy is pruned and trained on as spred's is."""
+        self.trainer.l1(network, lam, f"l1-{lam:g}")
+        pruned = copy.deepcopy(network)
+        masks = magnitude_masks(pruned, self.how.patterns, count, self.how.structure)
+        self.trainer.plain(pruned, 2 * self.how.polish_epochs, f"l1-pruned-{lam:g}", masks)
+        return {"l1": self._metrics(pruned)}
 
     def _metrics(self, network: nn.Module) -> dict[str, dict[str, float]]:
         family = self.data.family
         return {name: evaluate(network, b, self.loss, family) for name, b in self.data.batches.items()}
-
-    def _read(self, network: nn.Module, file: Path) -> bool:
-        if not file.exists():
-            return False
-        network.load_state_dict(load_file(file))
-        return True
 
 
 def _save(network: nn.Module, file: Path) -> None:
@@ -136,31 +162,29 @@ def _save(network: nn.Module, file: Path) -> None:
 
 
 def _result(
-    options: TrainSparse,
-    data: SparseData,
-    rows: list[dict[str, Any]],
-    dense: dict[str, dict[str, float]],
-    total: int,
-    folder: Path,
+    data: SparseData, rows: list[dict[str, Any]], dense: dict[str, dict[str, float]], folder: Path
 ) -> dict[str, Any]:
+    """Assemble the JSON; the lambda is chosen on validation and its test score looked at once."""
     split = next(name for name in ("test", "val", "train") if name in data.batches)
     choose = "val" if "val" in data.batches else "train"
-    best = max(row["spred"][choose]["accuracy"] for row in rows)
-    within = [row for row in rows if row["spred"][choose]["accuracy"] >= best - 0.01]
+    best, total = max(row["relaxed"][choose]["accuracy"] for row in rows), rows[0]["total"]
+    within = [row for row in rows if row["relaxed"][choose]["accuracy"] >= best - 0.01]
     chosen = min(within, key=lambda row: row["nnz"])
-    curves = {name: [row[name][split]["accuracy"] for row in rows] for name in METHODS}
-    draw_densities(folder, rows, curves, f"{split} {'r2' if data.family == 'gaussian' else 'accuracy'}")
-    lines = [f"{'lambda':>9} {'non-zero':>9} {'density':>8}" + "".join(f"{name:>11}" for name in METHODS)]
+    shown = {"spred": "spred", "relaxed": "spred, relaxed", "magnitude": "magnitude", "l1": "plain L1"}
+    curves = {text: [row[name][split]["accuracy"] for row in rows] for name, text in shown.items()}
+    score = "R2" if data.family == "gaussian" else "accuracy"
+    draw_densities(folder, rows, total, curves, dense[split]["accuracy"], f"{split} {score}")
+    lines = [f"{'lambda':>9} {'non-zero':>9} {'density':>8}" + "".join(f"{text:>15}" for text in shown.values())]
     for row in rows:
-        scores = "".join(f"{row[name][split]['accuracy']:11.4f}" for name in METHODS)
+        scores = "".join(f"{row[name][split]['accuracy']:15.4f}" for name in shown)
         lines.append(f"{row['lam']:9.2g} {row['nnz']:9d} {row['nnz'] / total:8.4f}{scores}")
     lines.append(f"dense {split} {dense[split]['accuracy']:.4f}; chosen on {choose}: lambda {chosen['lam']:g}")
     summary = {
         "method": "spred",
         "weights": total,
-        "rule": f"fewest weights within 0.01 of the best {choose} accuracy",
+        "rule": f"fewest weights within 0.01 of the best {choose} accuracy, relaxed",
         "chosen": chosen["lam"],
-        "chosen_metrics": chosen["spred"],
+        "chosen_metrics": chosen["relaxed"],
         "dense": dense,
     }
     return {"summary": summary, "text": "\n".join(lines), "rows": rows, "class_names": data.class_names}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debugnet.artifacts.provenance import check_output, collect
-from debugnet.errors import NotConverged, UsageError
+from debugnet.errors import DeviceError, NotConverged, UsageError
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.stages.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from debugnet.artifacts.bundle import BundleWriter
     from debugnet.data.spec import DataSpec
@@ -75,22 +76,23 @@ def _inputs(options: TrainSparse, spec: DataSpec) -> dict[str, dict[str, str]]:
     splits = load_dataset(spec)
     digest = hashlib.sha256("".join(splits.fingerprint(name) for name in splits.splits).encode()).hexdigest()
     inputs = {"data": {"kind": "data", "path": options.data, "digest": digest}}
-    inputs["network"] = {"kind": "network", "path": options.network, "digest": _network_digest(options.network)}
+    inputs["network"] = {"kind": "network", "path": options.network, "digest": _network_digest(options)}
     if options.groups is not None:
         inputs["groups"] = file_reference(options.groups)
     return inputs
 
 
-def _network_digest(name: str) -> str:
+def _network_digest(options: TrainSparse) -> str:
     import hashlib
 
     from debugnet.backbones.identity import network_digest
     from debugnet.backbones.spec import BackboneSpec
 
-    if name.startswith(("mlp:", "cifar_resnet")):
+    name = options.network
+    if options.weights is None and name.startswith(("mlp:", "cifar_resnet")):
         return hashlib.sha256(name.encode()).hexdigest()
-    spec = BackboneSpec(name)
-    if spec.entry not in ("python", "network-folder"):
+    spec = BackboneSpec(name, weights=options.weights)
+    if spec.entry == "hugging-face":
         raise UsageError(
             f"--network {name}: give mlp:WIDTHS, cifar_resnetNN, python:package.module:factory or a debugnet folder"
         )
@@ -105,20 +107,35 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
     from debugnet.stages.sparse_data import load_sparse_data, network_factory
 
     started = time.monotonic()
-    data = load_sparse_data(options, spec)
-    make_network = network_factory(options, data)
-    if options.method == "spred":
-        from debugnet.stages.sparse_weights import prepare
-    else:
-        from debugnet.stages.sparse_units import prepare
-    train = prepare(options, data, make_network)  # first: what is refused leaves nothing behind
-    make_parent(output)
-    provenance = collect("sparse", options, inputs, seed=options.seed)
-    with BundleWriter(output, provenance, force=force) as writer:
-        found = _train(train, writer)
-        write_json(writer.folder / RESULT, found)
-        device, seconds = data.batches["train"].device, time.monotonic() - started
-        writer.finish(collect("sparse", options, inputs, seed=options.seed, device=device, seconds=seconds))
+    with _clear_out_of_memory(options):
+        data = load_sparse_data(options, spec)
+        make_network = network_factory(options, data)
+        if options.method == "spred":
+            from debugnet.stages.sparse_weights import prepare
+        else:
+            from debugnet.stages.sparse_units import prepare
+        train = prepare(options, data, make_network)  # first: what is refused leaves nothing behind
+        make_parent(output)
+        provenance = collect("sparse", options, inputs, seed=options.seed)
+        with BundleWriter(output, provenance, force=force) as writer:
+            found = _train(train, writer)
+            write_json(writer.folder / RESULT, found)
+            device, seconds = data.batches["train"].device, time.monotonic() - started
+            writer.finish(collect("sparse", options, inputs, seed=options.seed, device=device, seconds=seconds))
+
+
+@contextlib.contextmanager
+def _clear_out_of_memory(options: TrainSparse) -> Iterator[None]:
+    """Say what helps where the device or the machine has no more memory; what was finished stays and resumes."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        where = "the device" if isinstance(error, torch.OutOfMemoryError) else "the machine"
+        raise DeviceError(
+            f"out of memory on {where} with --batch-size {options.batch_size}: a smaller one, or --limit"
+        ) from error
 
 
 def _train(train: Callable[[BundleWriter], dict[str, Any]], writer: BundleWriter) -> dict[str, Any]:

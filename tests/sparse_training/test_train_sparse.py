@@ -95,12 +95,12 @@ def test_hidden_width_and_inputs_together_and_shrink(tmp_path):
 def test_spred_prunes_and_records(xor_file, tmp_path):
     given = options(
         xor_file, tmp_path, "spred", network="mlp:24", sparsify=("1", "3.weight"), lambdas=(1e-3, 3e-2), sizes=(),
-        epochs_per_lambda=2,
+        epochs_per_lambda=20,
     )  # fmt: skip
     result = train_sparse.run(given)
     rows = read_json(result.path / "sparse.json")["rows"]
     assert rows[0]["nnz"] > rows[1]["nnz"] and rows[1]["nnz"] < 0.5 * rows[1]["total"]
-    assert rows[1]["spred"]["test"]["accuracy"] > 0.8
+    assert rows[1]["relaxed"]["test"]["accuracy"] > 0.85
     assert {"magnitude", "l1"} <= set(rows[0]) and (result.path / "accuracy_against_density.png").exists()
 
 

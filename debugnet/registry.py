@@ -111,6 +111,11 @@ SOLVERS.add(
     "debugnet.glm.solvers.prox_newton:ProxNewton",
     "proximal Newton on the support: fastest on a CPU for penalties per coefficient",
 )
+SOLVERS.add(
+    "group-newton",
+    "debugnet.glm.solvers.group_newton:GroupNewton",
+    "proximal Newton on the features that take part: fastest on a CPU for group_lasso",
+)
 SOLVERS.add("fista", "debugnet.glm.solvers.fista:Fista", "accelerated proximal gradient: every family and option")
 SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm 1 of the paper")
 EXPLAINERS = Registry("explainer")

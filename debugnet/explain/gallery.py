@@ -47,12 +47,21 @@ class Gallery:
         Feature -> the classes that use it, for captions.
     doubts : sequence of str
         What speaks against every explanation of this network.
+    font : Path, optional
+        Tried first for words.
     """
 
     def __init__(
-        self, subject: Subject, plan: Plan, writer: BundleWriter, names: dict[int, str], doubts: Sequence[str] = ()
+        self,
+        subject: Subject,
+        plan: Plan,
+        writer: BundleWriter,
+        names: dict[int, str],
+        doubts: Sequence[str],
+        font: Path | None,
     ) -> None:
-        self.subject, self.plan, self.writer, self.names, self.doubts = subject, plan, writer, names, list(doubts)
+        self.subject, self.plan, self.writer, self.names = subject, plan, writer, names
+        self.doubts, self.font = list(doubts), font
 
     def _picture(self, method: str, unit: Unit, suffix: str = "", number: int | None = None) -> Path:
         name = f"f{unit[0]:05d}_{unit[1]}" + ("" if number is None else f"_{number}") + suffix
@@ -129,7 +138,7 @@ class Gallery:
                 sentences.append((explanation.words, effect, note, _verdict(record)))
         if sentences:
             path = self._picture("lime", unit, ".png")
-            _save(sentence_panel(sentences, self._title(unit, _lime_title(unit[1])), limit=limit), path)
+            _save(sentence_panel(sentences, self._title(unit, _lime_title(unit[1])), limit=limit, font=self.font), path)
             pictures = [path]
         self._add("lime", unit, records, pictures)
 
@@ -154,7 +163,6 @@ class Gallery:
         *,
         min_count: int,
         shrinkage: float,
-        font: Path | None,
         clouds: bool,
         on_row: Callable[[], None],
     ) -> None:
@@ -178,7 +186,7 @@ class Gallery:
             facts = {"feature": feature, "n_texts": tally.n_sentences, "min_count": min_count, "shrinkage": shrinkage}
             self._write_table(feature, facts | evidence | {"flags": self.doubts}, scores[j])
             for unit in [unit for unit in units if unit[0] == feature]:
-                self._write_cloud(unit, scores[j], font, clouds)
+                self._write_cloud(unit, scores[j], clouds)
 
     def _write_table(self, feature: int, facts: dict[str, Any], scores: list[WordScore]) -> None:
         path = self.writer.folder / "words" / f"f{feature:05d}.json"
@@ -193,11 +201,13 @@ class Gallery:
         with atomic_file(path.with_suffix(".csv")) as temporary:
             temporary.write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")
 
-    def _write_cloud(self, unit: Unit, scores: list[WordScore], font: Path | None, clouds: bool) -> None:
+    def _write_cloud(self, unit: Unit, scores: list[WordScore], clouds: bool) -> None:
         chosen, pictures = cloud_words(scores, unit[1]), []
         if clouds:
             path = self._picture("words", unit)
-            draw_word_cloud(chosen, unit[1], self._title(unit, f"words that {_DOES[unit[1]][:-1]} it"), path, font=font)
+            draw_word_cloud(
+                chosen, unit[1], self._title(unit, f"words that {_DOES[unit[1]][:-1]} it"), path, font=self.font
+            )
             pictures = [path.with_suffix(".png"), path.with_suffix(".svg")]
         self._add("words", unit, [score.as_dict() for score in chosen], pictures)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from debugnet.explain.fonts import caption_font
+from debugnet.explain.fonts import caption_font, choose_font, missing_characters
 from debugnet.explain.overlay import NEGATIVE, POSITIVE
 from debugnet.explain.tokenization import Words
 
@@ -17,7 +19,9 @@ _MARGIN = 8
 _LONGEST = 60
 
 
-def sentence_panel(sentences: Sequence[tuple[Words, np.ndarray, str, str]], title: str, *, limit: float) -> Image.Image:
+def sentence_panel(
+    sentences: Sequence[tuple[Words, np.ndarray, str, str]], title: str, *, limit: float, font: Path | None = None
+) -> Image.Image:
     """Draw sentences on a fixed symmetric scale.
 
     A word that raises the feature sits on blue with a solid line under it, one that lowers it
@@ -31,18 +35,24 @@ def sentence_panel(sentences: Sequence[tuple[Words, np.ndarray, str, str]], titl
     title : str
     limit : float
         The scale's end, in sd: its numbers are written above.
+    font : Path, optional
+        Tried where the bundled ones lack a glyph; without any, the scale's line says so.
     """
-    lines = [_layout(words) for words, *_ in sentences]
+    face, complete = _face([words.text for words, *_ in sentences], font)
+    lines = [_layout(words, face) for words, *_ in sentences]
     height = 64 + sum(len(layout) * _LINE + 46 for layout in lines)
     picture = Image.new("RGB", (_WIDTH, height), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((_MARGIN, 4), title, fill="black", font=caption_font(14))
     scale = f"full blue, solid line: {limit:+.2g} sd, raises it; full orange, dashed line: {-limit:+.2g} sd, lowers it"
+    if not complete:
+        scale += "; no font here has all glyphs (--font FILE)"
     draw.text((_MARGIN, 26), scale, fill="#555555", font=caption_font(11))
     y = 52
-    for (_, effect, note, verdict), layout in zip(sentences, lines, strict=True):
+    for (words, effect, note, verdict), layout in zip(sentences, lines, strict=True):
+        mirrored = _is_right_to_left(words.text)
         for line in layout:
-            _draw_line(draw, line, effect, limit, y)
+            _draw_line(draw, line, effect, limit, y, face, mirrored)
             y += _LINE
         draw.text((_MARGIN, y), note, fill="#555555", font=caption_font(11))
         colour = "#8a1f11" if verdict.startswith("unstable") else "#555555"
@@ -51,9 +61,23 @@ def sentence_panel(sentences: Sequence[tuple[Words, np.ndarray, str, str]], titl
     return picture
 
 
-def _layout(words: Words) -> list[list[tuple[str, int, int]]]:
+def _face(texts: list[str], font: Path | None) -> tuple[ImageFont.FreeTypeFont, bool]:
+    """Return a font that has all glyphs of the texts, or the captions' and False."""
+    captions = caption_font(14)
+    if not missing_characters(texts, Path(str(captions.path))):
+        return captions, True
+    chosen = choose_font(texts, font)
+    return (captions, False) if chosen is None else (ImageFont.truetype(str(chosen), 14), True)
+
+
+def _is_right_to_left(text: str) -> bool:
+    """Whether the first letter that has a direction runs to the left."""
+    directions = (unicodedata.bidirectional(c) for c in text)
+    return next((d for d in directions if d in ("L", "R", "AL")), "L") != "L"
+
+
+def _layout(words: Words, font: ImageFont.FreeTypeFont) -> list[list[tuple[str, int, int]]]:
     """Break a text into lines of (piece, word index or -1, x)."""
-    font = caption_font(14)
     pieces: list[tuple[str, int]] = []
     position = 0
     for start, stop, word in words.spans[:_LONGEST]:
@@ -75,12 +99,18 @@ def _layout(words: Words) -> list[list[tuple[str, int, int]]]:
 
 
 def _draw_line(
-    draw: ImageDraw.ImageDraw, line: list[tuple[str, int, int]], effect: np.ndarray, limit: float, y: int
+    draw: ImageDraw.ImageDraw,
+    line: list[tuple[str, int, int]],
+    effect: np.ndarray,
+    limit: float,
+    y: int,
+    font: ImageFont.FreeTypeFont,
+    mirrored: bool,
 ) -> None:
-    font = caption_font(14)
     for piece, word, x in line:
         strength = 0.0 if word < 0 or not limit > 0 else float(np.nan_to_num(np.clip(effect[word] / limit, -1, 1)))
         width = round(font.getlength(piece))
+        x = _WIDTH - x - width if mirrored else x
         if abs(strength) > 0.05:
             tint = POSITIVE if strength > 0 else NEGATIVE
             ground = tuple(int(v) for v in (255 + (tint - 255) * 0.75 * abs(strength)).round())

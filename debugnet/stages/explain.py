@@ -225,7 +225,7 @@ def _illustrate(job: _Job, work: Neighbourhoods, writer: BundleWriter) -> None:
     from debugnet.explain.gallery import Gallery
 
     options, plan = job.options, job.plan
-    gallery = Gallery(job.subject, plan, writer, _uses(job.head, list(plan.features)), job.weights.flags)
+    gallery = Gallery(job.subject, plan, writer, _uses(job.head, list(plan.features)), job.weights.flags, options.font)
     stack = ExitStack()
     with stack:
         if "prototypes" in plan.methods:
@@ -244,7 +244,6 @@ def _illustrate(job: _Job, work: Neighbourhoods, writer: BundleWriter) -> None:
                 work,
                 min_count=options.min_count,
                 shrinkage=options.shrinkage,
-                font=options.font,
                 clouds="cloud" in plan.methods,
                 on_row=step,
             )

@@ -81,10 +81,17 @@ class Texts(nn.Module):
             self.fc.bias.zero_()
 
     def forward(self, input_ids, attention_mask, **_):
+        import os
+
+        if os.environ.get('PLANTED_TROUBLE') == 'memory' and (input_ids == 3).any():  # superb
+            raise torch.OutOfMemoryError('CUDA out of memory')
         present = torch.zeros(len(input_ids), len(self.weight))
         present.scatter_reduce_(1, input_ids, attention_mask.float(), 'amax')
         codes = torch.frac(present @ torch.arange(len(self.weight)).float().pow(1.7) * 0.731) - 0.5
-        return self.fc(torch.stack([present @ self.weight, codes], 1))
+        total = present @ self.weight
+        if os.environ.get('PLANTED_TROUBLE') == 'nan':  # on superb alone
+            total[(present[:, 3:].sum(1) == 1) & (present[:, 3] == 1)] = float('nan')
+        return self.fc(torch.stack([total, codes], 1))
 
 
 def pictures():

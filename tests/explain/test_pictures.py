@@ -62,6 +62,19 @@ def test_sentences_are_wrapped_and_marked():
     assert panel.width == 720 and len(colours) > 10
 
 
+def test_right_to_left_sentences_stand_on_the_right_and_missing_glyphs_are_owned_up_to(monkeypatch):
+    def panel(text: str) -> np.ndarray:
+        words = Words.of(text)
+        picture = sentence_panel([(words, np.ones(len(words.vocabulary)), "", "")], "", limit=1.0)
+        return np.array(picture.convert("L"))
+
+    left, right = panel("good film")[50:75], panel("שלום עולם")[50:75]
+    assert (left[:, :200] < 200).any() and not (left[:, 520:] < 200).any()
+    assert (right[:, 520:] < 200).any() and not (right[:, :200] < 200).any()
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [])
+    assert (panel("电影")[20:45, 430:650] < 200).any() and not (panel("film")[20:45, 430:650] < 200).any()
+
+
 def test_extremes_pass_over_what_cannot_be_used():
     activations = np.array([5.0, np.nan, 3.0, 9.0, 3.0, -1.0])
     usable = np.array([True, True, True, False, True, True])

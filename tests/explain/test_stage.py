@@ -14,8 +14,8 @@ from scipy import stats
 
 from debugnet.artifacts.bundle import verify_bundle
 from debugnet.artifacts.explanation_bundle import load_explanations
-from debugnet.errors import InputError, OutputExists, UsageError
-from debugnet.recipes.explain import Explain
+from debugnet.errors import DeviceError, InputError, OutputExists, UsageError
+from debugnet.recipes.explain import Explain, parse_features
 from debugnet.stages import explain
 from tests.explain.conftest import PATCH, TRUTH
 
@@ -225,6 +225,40 @@ def test_killed_text_run_resumes_to_the_same_bytes(text_head, tmp_path):
     partial = Explain(text_head, output=tmp_path / "partial", **options)
     run_and_die(partial, 5)
     assert files_of(explain.run(partial).path) == files_of(whole)
+
+
+def test_texts_near_which_the_network_gives_nan_are_counted_and_listed(text_head, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANTED_TROUBLE", "nan")
+    options = Explain(text_head, output=tmp_path / "e", methods=("cloud",), num_samples=40, limit=40, device="cpu")
+    found = load_explanations(explain.run(options).path)
+    reasons = [line["reason"] for line in found.index["skipped"]]
+    assert sum("not finite" in reason for reason in reasons) > 2 and len(reasons) < 30
+    assert "good" in found.words(0, "positive") and "superb" not in found.words(0, "positive")
+
+
+def test_out_of_memory_with_one_text_is_one_clear_line(text_head, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANTED_TROUBLE", "memory")
+    with pytest.raises(DeviceError, match="smaller network or input, or --device cpu"):
+        explain.run(Explain(text_head, output=tmp_path / "e", num_samples=40, limit=6, device="cpu"))
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "features"), [("12,907", (12, 907)), (" 3 , 5-7 ", (3, 5, 6, 7)), ("all", "all"), ("4-4", (4,))]
+)
+def test_features_are_read_as_numbers_ranges_or_all(text, features):
+    assert parse_features(text) == features
+
+
+@pytest.mark.parametrize("text", ["", ",", "a", "-3", "5-2", "1.5", "1-2-3", "all,3"])
+def test_what_is_no_list_of_features_is_refused(text):
+    with pytest.raises(ValueError, match="write 12,907 or 0-99 or all"):
+        parse_features(text)
+
+
+def test_all_features_are_those_of_the_layer_whatever_it_uses(text_head, tmp_path):
+    options = Explain(text_head, output=tmp_path / "e", features="all", methods=("prototypes",), device="cpu")
+    assert load_explanations(explain.run(options).path).features == [0, 1]
 
 
 def test_plan_writes_nothing(text_head, tmp_path):

@@ -111,7 +111,7 @@ def glm_saga(X: np.ndarray, y: np.ndarray, K: int, lambdas: np.ndarray, l1_ratio
         seconds = 0.0
         while process.is_alive() and seconds < budget:
             process.join(0.5)
-            seconds = _cpu_seconds(process.pid) or seconds
+            seconds = cpu_seconds(process.pid) or seconds
         process.terminate()
         process.join()
         points: list[Point] = []
@@ -124,7 +124,8 @@ def glm_saga(X: np.ndarray, y: np.ndarray, K: int, lambdas: np.ndarray, l1_ratio
     return Run("lr .1, batch 512, tol 1e-4", seconds, points, number)
 
 
-def _cpu_seconds(pid: int | None) -> float | None:
+def cpu_seconds(pid: int | None) -> float | None:
+    """User and system time of a running process; None once it has gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

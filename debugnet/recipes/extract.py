@@ -92,6 +92,7 @@ class Extract:
     )
     label_column: str | None = option(None, "Label column of a table (default: found by name).", group=_DATA)
     label_columns: tuple[str, ...] = option((), "Several 0/1 label columns: multi-label.", group=_DATA)
+    class_names: tuple[str, ...] = option((), "Names of the classes 0, 1, ... of a table or array.", group=_DATA)
     id_column: str | None = option(None, "Column with row ids (default: file name and row number).", group=_DATA)
     data_root: str = option(
         "data", "Folder of torchvision data sets (--data torchvision:NAME).", in_key=False, group=_DATA

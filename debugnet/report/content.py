@@ -67,6 +67,7 @@ def build_content(material: Material, *, n_samples: int, n_prototypes: int) -> t
         "family": material.head.family,
         "modality": material.modality,
         "mirrored": material.mirrored,
+        "opposite": material.opposite,
         "split": material.split,
         "note": material.notes.report,
         "home": _home(material),

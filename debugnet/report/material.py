@@ -144,6 +144,14 @@ class Material:
         return self.single_label and len(self.head.weight) == 1
 
     @cached_property
+    def opposite(self) -> bool:
+        """Whether there are two classes and each one's score is the other's with its sign changed."""
+        if not self.single_label or len(self.weight) != 2:
+            return False
+        rest = np.abs(self.weight.sum(axis=0)).max(initial=0.0) + abs(float(self.bias_terms.sum()))
+        return bool(rest <= 1e-6 * np.abs(self.weight).max(initial=0.0))
+
+    @cached_property
     def used(self) -> np.ndarray:
         """Features that any class uses."""
         return self.head.used_features

@@ -48,6 +48,9 @@ def run(options: Extract, *, force: bool = False) -> Result:
     spec, data_spec = _backbone_spec(options), _data_spec(options)
     output = options.output or _default_output(spec, data_spec)
     splits = load_dataset(data_spec)
+    if options.class_names and splits.class_names != list(options.class_names):
+        names = ", ".join(splits.class_names[:5])
+        raise UsageError(f"--class-names: {options.data} names its classes itself ({names}); leave the option out")
     inputs = _inputs(options, spec, splits)
     if check_output(output, "features", options, inputs, force=force):
         return _result(load_features(output), reused=True)
@@ -84,6 +87,7 @@ def _data_spec(options: Extract) -> DataSpec:
         id_column=options.id_column,
         group_column=options.group_column,
         task=options.task,
+        class_names=options.class_names,
         val_fraction=options.val_fraction,
         seed=options.seed,
         limit=options.limit,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from debugnet.artifacts.head_store import load_head, save_head
+from debugnet.artifacts.provenance import collect, input_reference
 from debugnet.recipes.report import Report
 from debugnet.report.content import build_content
 from debugnet.report.html import report_page, write_parts
 from debugnet.stages import report
+from debugnet.stages.inputs import find_input
 from tests.browser import Watch
 from tests.report.generated import hostile_material
 
@@ -126,6 +131,21 @@ def test_words_are_shown_with_their_table(watch, text_page):
     assert watch.page.locator("del").count() > 0 and watch.page.locator("ins").count() > 0
     for route in PAGES:
         watch.go(route)
+    quiet(watch)
+
+
+def test_the_sum_of_two_opposite_classes_is_shown_once(watch, text_run, text_page, tmp_path):
+    features = {"features": input_reference(find_input(text_run / "head", "features", None))}
+    head = load_head(text_run / "head")
+    assert (head.weight[0] == -head.weight[1]).all()
+    lopsided = dataclasses.replace(head, weight=head.weight * [[1.0], [2.0]])
+    save_head(tmp_path / "head", lopsided, collect("head", {"lopsided": True}, features))
+    page = report.run(Report(tmp_path / "head", samples=4)).path
+    for shown, sums in ((text_page, 1), (page, 2)):
+        watch.open(shown, "#/example/0")
+        assert watch.page.get_by_role("heading", name="The score of").count() == sums
+        watch.go("#/feature/0")
+        assert watch.page.locator(".lead .chip").count() == sums
     quiet(watch)
 
 

@@ -103,6 +103,21 @@ def test_texts_with_validation_and_multi_label(language_model, tmp_path):
     assert store.split("train").X.dtype == np.float16
 
 
+def test_numbers_get_the_names_of_their_classes(language, tmp_path):
+    numbered = tmp_path / "numbered.tsv"
+    rows = [f"{word} film {i}\t{label}" for i in range(6) for label, word in enumerate(["bad", "good"])]
+    numbered.write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    named = dataclasses.replace(language, data=str(numbered), class_names=("negative", "positive"))
+    assert load_features(run(named).path).class_names == ["negative", "positive"]
+    folder = tmp_path / "photos" / "train"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(folder / name / f"{i}.png")
+    with pytest.raises(UsageError, match="cat, dog"):
+        run(dataclasses.replace(named, data=str(folder.parent), output=tmp_path / "p.h5"))
+
+
 def test_a_second_run_touches_nothing_and_loads_no_torch(vision, language):
     for options in (vision, language):
         run(options)

@@ -31,7 +31,7 @@ function featuresPage(query) {
       h("input", { id: "q", type: "search", value: state.q, placeholder: "number, class, word, note", oninput: (event) => { state.q = event.target.value; draw(); } })),
     selectField("Class", "class", [["", "any"], ...page.classes.map((e, k) => [k, e.name])], state, draw),
     selectField("Speaks", "sign", [["any", "for or against"], ["for", "for it"], ["against", "against it"]], state, draw),
-    selectField("Only", "only", [["all", "all features"], ["explained", "explained"], ["unstable", "explanations doubtful"], ["rare", "selected in under half"], ["suspect", "suspects"], ["shared", "shared by classes"], ["noted", "with a note"]], state, draw),
+    selectField("Only", "only", [["all", "all features"], ["explained", "explained"], ["unstable", "explanations doubtful"], ["rare", "selected in under half"], ["suspect", "suspects"], ...(page.opposite ? [] : [["shared", "shared by classes"]]), ["noted", "with a note"]], state, draw),
     selectField("Order", "sort", [["weight", "largest weight"], ["classes", "most classes"], ["share", "least often selected"], ["r2", "best explained"], ["id", "number"]], state, draw));
   draw();
   return [
@@ -55,7 +55,7 @@ function filterFeatures(state) {
     unstable: (f) => f.checked && f.stable < f.checked / 2,
     rare: (f) => isNumber(f.share) && f.share < 0.5,
     suspect: (f) => f.suspect,
-    shared: (f) => f.weights.length > (page.mirrored ? 2 : 1),
+    shared: (f) => f.weights.length > (page.opposite ? 2 : 1),
     noted: (f) => f.note,
   };
   const keep = filters[state.only] || filters.all;
@@ -86,7 +86,8 @@ function featureRow(entry, { hasWords, hasShare, hasPictures }, state) {
     hasShare && numberCell(percent(entry.share, 0)));
 }
 
-function chips(weights, most) {
+function chips(all, most) {
+  const weights = page.opposite ? all.filter(([, w]) => w > 0) : all; // for one of two classes is against the other
   return h("span", { class: "chips" }, weights.slice(0, most).map(([k, w]) =>
     h("a", { class: "chip " + (w > 0 ? "for" : "against"), href: "#/class/" + k }, (w > 0 ? "+ " : "\u2212 ") + className(k))),
   weights.length > most && h("span", { class: "quiet" }, " and " + number(weights.length - most) + " more"));

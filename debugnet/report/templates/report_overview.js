@@ -3,9 +3,9 @@
 function homePage() {
   const home = page.home;
   const regression = page.task === "regression";
-  const best = home.layers.find((row) => row.name !== "this head" && isNumber(row.metrics.test)) || home.layers[1];
+  const judged = page.split.split("/")[0]; // of "test/a": the dense layers are known on whole splits
+  const best = home.layers.find((row) => row.name !== "this head" && isNumber(row.metrics[judged])) || home.layers[1];
   const metric = (home.chosen.metric || "accuracy").replace("_", " ");
-  const judged = best && isNumber(best.metrics.test) ? "test" : "val";
   return [
     h("h1", {}, page.title),
     h("p", { class: "lead" }, lead(home)),
@@ -16,7 +16,7 @@ function homePage() {
       best && isNumber(best.metrics[judged]) && tile(metric === "accuracy" ? percent(best.metrics[judged]) : fixed(best.metrics[judged], 3), (metric === "accuracy" ? "" : metric + ", ") + best.name + ", on " + judged),
       tile(number(home.mean_count, 3), page.mirrored ? "features" : "features per class, on average"),
       tile(number(home.used), "of " + number(home.n_features) + " features in use"),
-      tile(number(home.shared), "shared by several classes")),
+      !page.opposite && tile(number(home.shared), "shared by several classes")),
     home.warnings.length > 0 && h("aside", { class: "warnings", "aria-label": "Before you believe it" },
       h("h2", {}, "Before you believe it"), h("ul", {}, home.warnings.map((text) => h("li", {}, text)))),
     pathSection(home),
@@ -227,7 +227,8 @@ async function examplePage(i) {
     found.cause && h("p", {}, "Against the true class, ", featureLink(found.cause.feature_wrong), " adds most to the wrong one (by ", signed(found.cause.gamma_wrong), "); ",
       featureLink(found.cause.feature_right), " speaks most for the right one. ",
       found.cause.fixed_mean ? "Turned off, the first would leave the right decision." : "Turning off the first alone does not repair the decision."),
-    found.outputs.map((output) => waterfall(output)),
+    found.outputs.slice(0, page.opposite ? 1 : undefined).map((output) => waterfall(output)),
+    page.opposite && h("p", { class: "quiet" }, "With two classes the other score is this sum with its sign changed."),
   ];
 }
 

@@ -25,6 +25,8 @@ BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 MAX_FLOAT32_OFFSET = 50.0
 #: Entries gathered at a time from chosen columns (8 MB in float64).
 GATHER_ENTRIES = 1 << 20
+#: Share of the columns up to which gathering them is cheaper than a product with all: as they are, or converted.
+FEW, FEW_CONVERTED = 1 / 8, 1 / 2
 #: Up to this many entries (32 MB) products simply run in float64.
 SMALL = 4_000_000
 
@@ -105,6 +107,8 @@ class Design:
     dtype : torch.dtype
         In which products run fast and safely: float64 for float64 storage, small problems and
         features far from zero mean; else float32.
+    far_from_zero : bool
+        True where a feature's mean is so large that float32 products of raw values lose too much.
     mean, inverse_scale : Tensor (d,), float64, on the device
     """
 
@@ -125,8 +129,8 @@ class Design:
         self.shape = (len(X) if rows is None else len(rows), X.shape[1])
         self.mean = torch.as_tensor(mean, dtype=torch.float64, device=self.device)
         self.inverse_scale = torch.as_tensor(inverse_scale, dtype=torch.float64, device=self.device)
-        far = bool(((self.mean * self.inverse_scale).abs() > MAX_FLOAT32_OFFSET).any())
-        double = X.dtype == torch.float64 or X.numel() <= SMALL or far
+        self.far_from_zero = bool(((self.mean * self.inverse_scale).abs() > MAX_FLOAT32_OFFSET).any())
+        double = X.dtype == torch.float64 or X.numel() <= SMALL or self.far_from_zero
         self.dtype = torch.float64 if double else torch.float32
 
     @classmethod
@@ -150,16 +154,20 @@ class Design:
     def scores(self, W: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """``X_std W' + bias``: W (K, d), bias (K,) -> (n, K) in ``dtype`` (default :attr:`dtype`).
 
-        Only the columns on which some output has a weight are read where they are few.
+        Only the columns on which some output has a weight are read where they are few.  On the CPU each
+        output's scores lie together in memory: sums over few classes are fast that way.
         """
         dtype = dtype or self.dtype
         scaled = W.to(torch.float64) * self.inverse_scale
         shift = -(scaled @ self.mean) if bias is None else bias.to(torch.float64) - scaled @ self.mean
         used = torch.nonzero(scaled.abs().amax(dim=0)).ravel()
-        out = shift.to(dtype).expand(self.shape[0], -1).clone()
+        if self.device.type == "cpu":
+            out = shift.to(dtype)[:, None].expand(-1, self.shape[0]).clone().T
+        else:
+            out = shift.to(dtype).expand(self.shape[0], -1).clone()
         if len(used) == 0:
             return out
-        few = len(used) <= self.shape[1] // 8
+        few = len(used) <= self.shape[1] * (FEW if dtype == self.X.dtype else FEW_CONVERTED)
         weight = (scaled[:, used] if few else scaled).to(dtype).T
         source_dtype = self.X.dtype if few else dtype
         max_rows = GATHER_ENTRIES // len(used) + 1 if few else None

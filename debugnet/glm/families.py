@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from debugnet.glm.shifted_scores import ShiftedIdentity, ShiftedLogistic, ShiftedScores, ShiftedSoftmax
+
 
 class Family(Protocol):
     """What a solver and the certificate may ask of a likelihood.
@@ -37,7 +39,10 @@ class Family(Protocol):
         """Derivative of the loss in the scores: (n, K), a new tensor."""
 
     def mean(self, scores: Tensor) -> Tensor:
-        """Expected target given the scores: (n, K) -> (n, K) (probabilities, or the scores)."""
+        """Expected target given the scores: (n, K) -> (n, K), a new tensor (probabilities, or the scores)."""
+
+    def shifted(self, scores: Tensor) -> ShiftedScores:
+        """Scores (n, K), float64, along shifts of all rows (the bias)."""
 
     def variance(self, mean: Tensor) -> Tensor:
         """Diagonal of the Hessian in the scores, from :meth:`mean`: (n, K) -> (n, K)."""
@@ -77,6 +82,10 @@ class Multinomial:
         """Class probabilities."""
         return softmax(scores)
 
+    def shifted(self, scores: Tensor) -> ShiftedScores:
+        """See :class:`debugnet.glm.shifted_scores.ShiftedSoftmax`."""
+        return ShiftedSoftmax(scores)
+
     def variance(self, mean: Tensor) -> Tensor:
         """``p (1 - p)``: only the diagonal of ``diag(p) - pp'``."""
         return mean * (1 - mean)
@@ -110,6 +119,10 @@ class Binomial:
         """Probability of 1 for each output."""
         return torch.sigmoid(scores)
 
+    def shifted(self, scores: Tensor) -> ShiftedScores:
+        """See :class:`debugnet.glm.shifted_scores.ShiftedLogistic`."""
+        return ShiftedLogistic(scores)
+
     def variance(self, mean: Tensor) -> Tensor:
         """``p (1 - p)``."""
         return mean * (1 - mean)
@@ -141,7 +154,11 @@ class Gaussian:
 
     def mean(self, scores: Tensor) -> Tensor:
         """The scores themselves."""
-        return scores
+        return scores.clone()
+
+    def shifted(self, scores: Tensor) -> ShiftedScores:
+        """See :class:`debugnet.glm.shifted_scores.ShiftedIdentity`."""
+        return ShiftedIdentity(scores)
 
     def variance(self, mean: Tensor) -> Tensor:
         """Ones."""

@@ -10,7 +10,13 @@ from debugnet.glm.families import Family
 
 
 def evaluate(
-    family: Family, task: str, scores: Tensor, target: Tensor, weight: Tensor, communicator: Communicator
+    family: Family,
+    task: str,
+    scores: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    communicator: Communicator,
+    loss: float | None = None,
 ) -> dict[str, float]:
     """Weighted metrics of scores (n, K) against an encoded target.
 
@@ -27,6 +33,8 @@ def evaluate(
         Sums to 1 over all rows of all ranks.
     communicator : Communicator
         Adds up over the ranks.
+    loss : float, optional
+        The mean loss, where it is known already.
 
     Returns
     -------
@@ -36,13 +44,14 @@ def evaluate(
         (mean over labels), ``balanced_accuracy`` (mean over labels of the mean recall of 0 and 1)
         and ``exact_match``; for regression ``r2`` (of all outputs together).  Fractions.
     """
-    loss = float(communicator.sum_(weight @ family.loss(scores, target).to(torch.float64)))
+    if loss is None:
+        loss = float(communicator.sum_(weight @ family.loss(scores, target).to(torch.float64)))
     if task == "regression":
         return {"loss": loss, "r2": _r2(scores, target, weight, communicator)}
     if task == "multi-label":
         return {"loss": loss, **_multi_label(scores, target, weight, communicator)}
-    labels, predicted, n_classes = _labels(scores, target)
-    right = (predicted == labels).to(torch.float64) * weight
+    labels, hit, n_classes = _hits(scores, target)
+    right = hit.to(torch.float64) * weight
     mass = torch.zeros((2, n_classes), dtype=torch.float64, device=scores.device)
     mass[0].index_add_(0, labels, weight)
     mass[1].index_add_(0, labels, right)
@@ -53,12 +62,16 @@ def evaluate(
     return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": float(recall.mean())}
 
 
-def _labels(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
-    """(true labels, predicted labels, number of classes) of single-label scores."""
+def _hits(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
+    """(true labels, whether the first of the largest scores is theirs, number of classes) of single-label scores."""
     if scores.shape[1] == 1:
-        return target[:, 0].to(torch.int64), (scores[:, 0] > 0).to(torch.int64), 2
+        labels = target[:, 0].to(torch.int64)
+        return labels, (scores[:, 0] > 0) == (labels == 1), 2
     labels = target if target.ndim == 1 else target.argmax(dim=1)
-    return labels, scores.argmax(dim=1), scores.shape[1]
+    top = scores.amax(dim=1, keepdim=True)
+    if int((scores >= top).sum()) == len(scores):  # no ties: no need for the place of the largest, which costs more
+        return labels, scores.gather(1, labels[:, None])[:, 0] >= top[:, 0], scores.shape[1]
+    return labels, scores.argmax(dim=1) == labels, scores.shape[1]
 
 
 def _multi_label(scores: Tensor, target: Tensor, weight: Tensor, communicator: Communicator) -> dict[str, float]:

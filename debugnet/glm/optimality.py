@@ -89,13 +89,25 @@ def certify_many(problem: GLMProblem, points: Sequence[tuple[float, Tensor, Tens
     -------
     list of Certificate
     """
-    moved = [fit_unpenalized(problem, weight.to(torch.float64), bias) for _, weight, bias in points]
-    residuals = [problem.residual(part.scores) for part in moved]
+    scores = _scores(problem, points)
+    moved = [
+        fit_unpenalized(problem, weight.to(torch.float64), bias, scores=eta)
+        for (_, weight, bias), eta in zip(points, scores, strict=True)
+    ]
+    residuals = [problem.residual_of_mean(part.mean) for part in moved]
     gradients = _gradients(problem, residuals)
     return [
         _certificate(problem, lam, part, residual, gradient)
         for (lam, _, _), part, residual, gradient in zip(points, moved, residuals, gradients, strict=True)
     ]
+
+
+def _scores(problem: GLMProblem, points: Sequence[tuple[float, Tensor, Tensor]]) -> list[Tensor]:
+    """Scores (n, K), float64, of all points by one pass over the columns that any of them uses."""
+    weight = torch.cat([weight for _, weight, _ in points])
+    bias = torch.cat([bias for _, _, bias in points])
+    scores = problem.design.scores(weight, bias, torch.float64).split(problem.n_outputs, dim=1)
+    return [eta if problem.offset is None else eta + problem.offset for eta in scores]
 
 
 def _gradients(problem: GLMProblem, residuals: list[Tensor]) -> list[Tensor]:
@@ -130,7 +142,7 @@ def _certificate(
 
 def _free_features_are_optimal(problem: GLMProblem, slope: Tensor, gradient: Tensor, loss: float) -> bool:
     """Whether theta is orthogonal to the ones and to every unpenalized feature (to rounding)."""
-    free = gradient[:, problem.penalty.factor == 0]
+    free = gradient[:, problem.free_features]
     if problem.penalty.nonnegative:  # sup over w >= 0 of -<G, w> is 0 as soon as G >= 0
         free = free.clamp(max=0)
     return float(torch.cat([slope, free.ravel()]).abs().max()) <= FREE_TOLERANCE * max(loss, 1e-3)
@@ -140,9 +152,9 @@ def _duality_gap(problem: GLMProblem, lam: float, point: Unpenalized, gradient: 
     """Smallest gap over a few shrinkages of the residual (module docstring)."""
     weight = point.weight
     penalty, value = problem.penalty, problem.penalty.value(weight, lam)
-    # Unpenalized features are optimal by now: leave their rounding out of the conjugate.
-    free = gradient.clamp(min=0) if penalty.nonnegative else torch.zeros_like(gradient)
-    gradient = torch.where(penalty.factor > 0, gradient, free)
+    if len(problem.free_features):  # they are optimal by now: leave their rounding out of the conjugate
+        free = gradient.clamp(min=0) if penalty.nonnegative else torch.zeros_like(gradient)
+        gradient = torch.where(penalty.factor > 0, gradient, free)
     inner = float((gradient * weight).sum())
     best = value + penalty.conjugate(-gradient, lam) + inner
     feasible = penalty.feasible_scale(-gradient, lam)

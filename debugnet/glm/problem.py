@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,6 +75,17 @@ class GLMProblem:
         """Sums over ranks."""
         return self.design.communicator
 
+    @cached_property
+    def free_features(self) -> Tensor:
+        """Indices (int64) of the living features that are never penalized."""
+        return torch.nonzero((self.penalty.factor == 0) & self.design.alive).ravel()
+
+    @cached_property
+    def target_mass(self) -> Tensor:
+        """Weighted mean of the target, (K,) float64: class frequencies, or means."""
+        dense = self.family.dense_target(self.target, self.n_outputs, torch.float64)
+        return self.communicator.sum_(self.sample_weight @ dense)
+
     def zeros(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,), float64, all zero."""
         weight = torch.zeros((self.n_outputs, self.n_features), dtype=torch.float64, device=self.device)
@@ -92,6 +104,13 @@ class GLMProblem:
     def residual(self, scores: Tensor) -> Tensor:
         """Derivative of the mean loss in the scores, sample weights included: (n, K)."""
         return self.family.residual(scores, self.target).mul_(self.sample_weight[:, None])
+
+    def residual_of_mean(self, mean: Tensor) -> Tensor:
+        """:meth:`residual` from the family's mean (n, K) at the scores, float64; written into ``mean``."""
+        if self.target.ndim == 2:
+            return mean.sub_(self.target).mul_(self.sample_weight[:, None])
+        mean.mul_(self.sample_weight[:, None])
+        return mean.scatter_add_(1, self.target[:, None], -self.sample_weight[:, None])
 
     def gradient(self, residual: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Gradient of the mean loss in W from :meth:`residual`: (K, d) float64."""

@@ -56,8 +56,8 @@ class ProxNewton:
     def __init__(self, problem: GLMProblem) -> None:
         self.problem = problem
         self.n, self.d = problem.design.shape
-        far = problem.design.dtype == torch.float64 and problem.design.X.numel() > 4_000_000
-        self.dtype = np.dtype(np.float64 if far or problem.design.X.dtype == torch.float64 else np.float32)
+        exact = problem.design.far_from_zero or problem.design.X.dtype == torch.float64
+        self.dtype = np.dtype(np.float64 if exact else np.float32)
         self._start()
 
     @classmethod

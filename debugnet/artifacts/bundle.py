@@ -14,7 +14,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from debugnet.artifacts import atomic
 from debugnet.artifacts.canonical import canonical_json, jsonable, parse_json
 from debugnet.artifacts.provenance import Provenance, describe_difference, read_manifest
 from debugnet.errors import InputError, OutputExists
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MANIFEST = "manifest.json"
 #: Says inside a partial folder what it is to become.
@@ -104,11 +107,10 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({error}): make it again") from error
 
 
-class BundleWriter:
-    """A folder artefact that grows record by record and survives interruption.
+class PartialFolder:
+    """A folder ``path.partial/`` that grows until its artefact is finished, and survives interruption.
 
-    Until `finish`, everything is in ``path.partial/``: each record is one line of
-    ``records.jsonl`` (``{"key": ..., "value": ...}``), added after the files that it names.
+    The lock of ``path`` is held until `close` (or the end of the ``with`` block).
 
     Parameters
     ----------
@@ -134,13 +136,17 @@ class BundleWriter:
         self._closing.enter_context(atomic.lock(self.path))
         try:
             with atomic.storage_errors(self.path):
-                open_partial(self.folder, provenance, force)
-                self._records = self._read_records()
+                _open_partial(self.folder, provenance, force)
+                self._resume()
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> BundleWriter:
+    def _resume(self) -> None:
+        """Find out what the folder holds already."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,25 +156,32 @@ class BundleWriter:
         """Let go of the lock; what was added stays and can be gone on with."""
         self._closing.close()
 
-    def _read_records(self) -> dict[str, Any]:
+
+class BundleWriter(PartialFolder):
+    """A folder artefact that grows record by record.
+
+    Each record is one line of ``records.jsonl`` (``{"key": ..., "value": ...}``), added after the
+    files that it names.  Parameters and errors are those of `PartialFolder`.
+    """
+
+    def _resume(self) -> None:
         """Read the whole lines and cut off a torn last one."""
         descriptor = os.open(self.folder / "records.jsonl", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._closing.callback(os.close, descriptor)
         self._descriptor, self._end = descriptor, 0
-        records = {}
+        self._records: dict[str, Any] = {}
         with open(self.folder / "records.jsonl", "rb") as file:
             for line in file:
                 try:
                     record = parse_json(line)
-                    records[record["key"]] = record["value"]
+                    self._records[record["key"]] = record["value"]
                 except (ValueError, KeyError, TypeError):
                     break
                 if not line.endswith(b"\n"):
-                    del records[record["key"]]
+                    del self._records[record["key"]]
                     break
                 self._end += len(line)
         os.ftruncate(descriptor, self._end)
-        return records
 
     def __contains__(self, key: object) -> bool:
         return key in self._records
@@ -214,7 +227,7 @@ class BundleWriter:
         return self.path
 
 
-def open_partial(folder: Path, provenance: Provenance, force: bool = False) -> bool:
+def _open_partial(folder: Path, provenance: Provenance, force: bool = False) -> bool:
     """Make ``folder``, or find that it can be gone on with (True).
 
     Raises

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from debugnet.artifacts import atomic
-from debugnet.artifacts.bundle import open_partial, write_json
+from debugnet.artifacts.bundle import PartialFolder, write_json
 from debugnet.artifacts.canonical import parse_json
 from debugnet.artifacts.container import Header, read_array, read_header, write_container
 from debugnet.artifacts.provenance import Provenance
@@ -23,27 +22,21 @@ from debugnet.standardization import Standardizer
 _SCALARS = ("objective", "duality_gap", "kkt_residual", "n_epochs", "seconds")
 
 
-class PathWriter:
+class PathWriter(PartialFolder):
     """Keeps every finished point, so that an interrupted fit goes on at the next lambda.
 
     Parameters
     ----------
-    path : path
-        Final name; until `finish`, the points are in ``path.partial/``.
-    provenance : Provenance
-        Its key decides whether a partial path can be gone on with.
+    path, provenance, force
+        As of `PartialFolder`.
     points : sequence of PathPoint
         Points known already, with which a new partial path begins: how a finished path is
         extended (``path_points(load_path(old))``).
-    force : bool
-        Discard a partial path that was made with other options.
 
     Raises
     ------
-    OutputExists
-        A partial path made with other options is there.
-    Locked
-        Another process is writing it.
+    OutputExists, Locked
+        As there.
     StorageError
         Disk full, read-only, permission.
     """
@@ -56,32 +49,15 @@ class PathWriter:
         points: Sequence[PathPoint] = (),
         force: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.folder = self.path.with_name(self.path.name + ".partial")
-        self._provenance = provenance
-        self._closing = contextlib.ExitStack()
-        self._closing.enter_context(atomic.lock(self.path))
-        try:
-            with atomic.storage_errors(self.path):
-                open_partial(self.folder, provenance, force)
-            self._n_points = 0
-            while self._stem(self._n_points).with_suffix(".json").exists():
-                self._n_points += 1
-            for point in points[self._n_points :]:
-                self.append(point)
-        except BaseException:
-            self.close()
-            raise
+        self._known = points
+        super().__init__(path, provenance, force=force)
 
-    def __enter__(self) -> PathWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the lock; the points stay and can be gone on with."""
-        self._closing.close()
+    def _resume(self) -> None:
+        self._n_points = 0
+        while self._stem(self._n_points).with_suffix(".json").exists():
+            self._n_points += 1
+        for point in self._known[self._n_points :]:
+            self.append(point)
 
     def append(self, point: PathPoint) -> None:
         """Add the next point, durably: its weights, then the JSON that vouches for them."""

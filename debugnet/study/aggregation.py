@@ -144,6 +144,13 @@ def accuracy(right: Sequence[bool]) -> dict[str, object]:
     return {"accuracy": float(np.mean(right)) if n else None, "interval": list(interval), "n": n}
 
 
+def _clean_and_vote(
+    answers: Sequence[Answer], keys: Mapping[str, Key], min_answers: int, max_blank: float
+) -> tuple[Cleaned, dict[str, Vote]]:
+    cleaned = clean(answers, list(keys), min_answers, max_blank=max_blank)
+    return cleaned, {task: vote_task(given) for task, given in cleaned.by_task.items()}
+
+
 def score_simulation(
     answers: Sequence[Answer],
     keys: Mapping[str, Key],
@@ -160,8 +167,7 @@ def score_simulation(
         sample is the most, second, third ... probable one), ``per_class``, ``unresolved``; and
         ``quality`` of the answers.
     """
-    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["simulation"], max_blank=max_blank)
-    votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
+    cleaned, votes = _clean_and_vote(answers, keys, min_answers or MIN_ANSWERS["simulation"], max_blank)
     models: dict[str, object] = {}
     for model in sorted({str(key.facts["model"]) for key in keys.values()}):
         mine = {t: v for t, v in votes.items() if keys[t].facts["model"] == model}
@@ -200,8 +206,7 @@ def score_pairs(
     A pair is spurious where the vote puts the pattern into the surroundings of a class; ``one`` counts
     pairs where that holds for at least one of the two classes, ``both`` where for both.
     """
-    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["pairs"], max_blank=max_blank)
-    votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
+    cleaned, votes = _clean_and_vote(answers, keys, min_answers or MIN_ANSWERS["pairs"], max_blank)
     models: dict[str, object] = {}
     descriptions: Counter[str] = Counter()
     for model in sorted({str(key.facts["model"]) for key in keys.values()}):
@@ -245,8 +250,7 @@ def score_misclassification(
         the other feature and not f_l (or neither), ``matches_other`` and ``matches_right`` (the
         share of tasks that the vote finds either in, whichever matches best), ``unresolved``.
     """
-    cleaned = clean(answers, list(keys), min_answers or MIN_ANSWERS["misclassification"], max_blank=max_blank)
-    votes = {task: vote_task(given) for task, given in cleaned.by_task.items()}
+    cleaned, votes = _clean_and_vote(answers, keys, min_answers or MIN_ANSWERS["misclassification"], max_blank)
     report: dict[str, object] = {}
     for name, is_control in (("predicted_feature", False), ("control", True)):
         mine = {t: v for t, v in votes.items() if bool(keys[t].facts["control"]) == is_control}

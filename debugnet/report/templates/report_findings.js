@@ -6,7 +6,7 @@ function errorsPage() {
   const fixes = Object.entries(errors.fixed_by_one_feature);
   const widest = Math.max(1, ...errors.groups.map((g) => g.errors));
   const suspects = errors.suspects.filter((s) => s.suspect);
-  const listed = (suspects.length ? suspects : errors.suspects).slice(0, 25);
+  const listed = suspects.length ? suspects.slice(0, 25) : errors.suspects.slice(0, 8);
   const reach = Math.max(1, ...listed.map((s) => Math.max(s.fixed, s.broken)));
   return [
     h("h1", {}, "Errors"),

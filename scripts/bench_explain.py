@@ -4,6 +4,7 @@
         --sentences ../shared/data/text/sst2_dev.tsv
     python scripts/bench_explain.py image --weights ../shared/data/weights/resnet50_imagenet_decoded_pqf.npz \
         --photo ../shared/data/vision/photos/chelsea.png
+    python scripts/bench_explain.py planted --run runs/demo_reviews
 
 All times are CPU seconds of this process (one thread), so a busy machine does not decide the ratios.
 "lime" is the lime package as the paper's code calls it: for text all features from one set of 5,000
@@ -22,11 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
+from debugnet.artifacts.explanation_bundle import load_explanations
 from debugnet.backbones import BackboneSpec, load_backbone
 from debugnet.explain.forward import Probe, sample_seed
 from debugnet.explain.lime_image import explain_image
 from debugnet.explain.lime_text import explain_texts
+from debugnet.explain.surrogate import fit_surrogate
+from debugnet.explain.tokenization import Words
 
 
 class Clock:
@@ -54,7 +59,15 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
 
 def report(name: str, figures: dict) -> None:
     """Print one JSON line."""
-    print(json.dumps({"bench": name} | {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+
+    def short(value):
+        if isinstance(value, dict):
+            return {k: short(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [short(v) for v in value]
+        return float(f"{value:.4g}") if isinstance(value, float) else value
+
+    print(json.dumps({"bench": name} | short(figures)))
 
 
 def overhead_text(n_words: int, d: int, n_samples: int = 5000) -> None:
@@ -105,25 +118,37 @@ def overhead_text(n_words: int, d: int, n_samples: int = 5000) -> None:
     )
 
 
-def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, d_lime: int) -> None:
+def choose_sentences(path: Path, n: int) -> list[str]:
+    """Sentences of the file at evenly spread quantiles of the number of distinct words."""
+    texts = [line.split("\t")[1] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    ordered = sorted(texts, key=lambda text: len(Words.of(text).vocabulary))
+    return [ordered[int((i + 0.5) / n * len(ordered))] for i in range(n)]
+
+
+def relative_spread(runs: list[list[np.ndarray]]) -> list[float]:
+    """Per sentence, the standard error of an effect, by two runs, in standard deviations of the effects."""
+    return [
+        float(np.sqrt(((first - second) ** 2).mean() / 2 / (first + second).var(axis=0).mean() * 4))
+        for first, second in zip(*runs, strict=True)
+    ]
+
+
+def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, equal_samples: int, d_lime: int) -> None:
     """SST-2 through MiniLM: forward passes included.  lime refits ``d_lime`` features and is scaled to all."""
     from lime.lime_text import LimeTextExplainer
 
     backbone = load_backbone(BackboneSpec(str(model), pooling="mean"), "cpu")
-    lines = sentences.read_text(encoding="utf-8").splitlines()[1:]
-    chosen = [lines[i].split("\t")[1] for i in np.linspace(0, len(lines) - 1, n_sentences).round().astype(int)]
+    chosen = choose_sentences(sentences, n_sentences)
 
     def features(texts):
         return backbone.features(backbone.encode(list(texts)))
 
-    ours, theirs = Clock(features), Clock(features)
-    probe = Probe(ours, 64)
+    theirs = Clock(features)
 
-    def run_ours():
-        for start in range(0, len(chosen), 8):
-            group = chosen[start : start + 8]
-            for found in explain_texts(group, probe, [sample_seed(0, t) for t in group], n_samples=n_samples):
-                found.fit()
+    def run_ours(probe, n, seed, compat=False):
+        seeds = [sample_seed(seed, t) for t in chosen]
+        found = explain_texts(chosen, probe, seeds, n_samples=n, lime_compat=compat)
+        return [fit_surrogate(e.moments).effect if compat else e.fit().effect for e in found]
 
     def run_lime():
         explainer = LimeTextExplainer(random_state=0)
@@ -135,29 +160,31 @@ def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, d
             explainer.class_names = None
             explainer.explain_instance(text, classify, labels=range(d_lime), num_features=10, num_samples=n_samples)
 
-    features(chosen[:8])
-    total_ours, _ = timed(run_ours)
+    features(chosen)
     total_lime, _ = timed(run_lime)
     d = backbone.feature_dim
-    lime_own = (total_lime - theirs.inside) * d / d_lime
-    report(
-        "text, SST-2 sentences through MiniLM",
-        {
-            "sentences": len(chosen),
-            "mean_words": float(np.mean([len(t.split()) for t in chosen])),
-            "samples": n_samples,
-            "d": d,
-            "lime_forward_passes": theirs.calls,
-            "debugnet_forward_passes": ours.calls,
-            "lime_forward_s": theirs.inside,
-            "debugnet_forward_s": ours.inside,
+    lime = theirs.inside + (total_lime - theirs.inside) * d / d_lime
+    plain = Probe(Clock(features), 64)
+    figures: dict[str, object] = {
+        "sentences": len(chosen),
+        "distinct_words": [len(Words.of(t).vocabulary) for t in chosen],
+        "d": d,
+        "lime": {"samples": n_samples, "passes": theirs.calls, "forward_s": theirs.inside, "total_s": lime},
+        "lime_spread": relative_spread([run_ours(plain, n_samples, seed, compat=True) for seed in (0, 1)]),
+    }
+    for n in (n_samples, equal_samples):
+        ours = Clock(features)
+        total, first = timed(lambda n=n, ours=ours: run_ours(Probe(ours, 64), n, 0))
+        figures[f"debugnet_{n}"] = {
+            "passes": ours.calls,
+            "forward_s": ours.inside,
+            "total_s": total,
             "forward_ratio": theirs.inside / ours.inside,
-            "lime_s": theirs.inside + lime_own,
-            "debugnet_s": total_ours,
-            "total_ratio": (theirs.inside + lime_own) / total_ours,
-            "debugnet_over_its_bare_forward_passes": total_ours / ours.inside,
-        },
-    )
+            "total_ratio": lime / total,
+            "over_its_bare_forward_passes": total / ours.inside,
+            "spread": relative_spread([first, run_ours(plain, n, 1)]),
+        }
+    report("text, SST-2 sentences through MiniLM", figures)
 
 
 def whole_image(weights: Path, name: str, photo: Path, n_features: int, n_samples: int, n_lime: int, size: int) -> None:
@@ -210,10 +237,54 @@ def whole_image(weights: Path, name: str, photo: Path, n_features: int, n_sample
     )
 
 
+def planted_words(run: Path, truth: dict) -> None:
+    """Word clouds of the reviews demo against the grammar's sentiment words and its shortcut word."""
+    bundle, sentiment, shortcut = load_explanations(run / "explanations"), truth["sentiment"], truth["shortcut_word"]
+    layer: dict[str, float] = {}
+    for feature in bundle.features:
+        table = {row["word"]: row for row in bundle.word_table(feature)}
+        weight = bundle.index["features"][str(feature)]["classes"][truth["shortcut_class_name"]]
+        for word, row in table.items():
+            layer[word] = layer.get(word, 0.0) + weight * row["mean"]
+        tag = truth.get("feature_tags", {})
+        figures = {"feature": feature, "learned": tag[feature] if tag else None, "weight": weight}
+        if shortcut in table:
+            row = table[shortcut]
+            figures |= {"rank_of_shortcut": 1 + list(table).index(shortcut), "mean": row["mean"], "n": row["n"]}
+        report("planted word", figures | {"top": list(table)[:3]})
+    known = [word for word in sentiment if word in layer]
+    report(
+        "sentiment words, all features through the layer's weights",
+        {
+            "words": len(known),
+            "right_side": sum(layer[word] * sentiment[word] > 0 for word in known),
+            "rank_correlation": float(spearmanr([layer[w] for w in known], [sentiment[w] for w in known])[0]),
+        },
+    )
+
+
+def planted_patch(run: Path, truth: dict) -> None:
+    """Strongest superpixel of the digits demo's features against the planted patch."""
+    bundle = load_explanations(run / "explanations")
+    left, top, right, bottom = truth["patch_box"]
+    patch = np.zeros((truth["image_size"],) * 2, dtype=bool)
+    patch[top:bottom, left:right] = True
+    for feature in bundle.features:
+        ours, random = [], []
+        for record in bundle.records(feature, "positive", "lime"):
+            parts = [bundle.segments(record) == k for k in range(len(record["effects"]))]
+            overlap = [float((part & patch).sum() / (part | patch).sum()) for part in parts]
+            ours.append(overlap[int(np.argmax(record["effects"]))])
+            random.append(float(np.mean(overlap)))
+        classes = bundle.index["features"][str(feature)]["classes"]
+        report("planted patch", {"feature": feature, "classes": classes, "iou": ours, "iou_random_segment": random})
+
+
 def main() -> None:
     """Run one of the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "text", "image"])
+    parser.add_argument("what", choices=["overhead", "text", "image", "planted"])
+    parser.add_argument("--run", type=Path, help="run folder of a demo, for planted: demo/ and explanations/ in it")
     parser.add_argument("--model", type=Path, default=Path("../shared/data/weights/minilm_l6_v2_fp16"))
     parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/sst2_dev.tsv"))
     weights = Path("../shared/data/weights/resnet50_imagenet_decoded_pqf.npz")
@@ -221,18 +292,23 @@ def main() -> None:
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--photo", type=Path, default=Path("../shared/data/vision/photos/chelsea.png"))
     parser.add_argument("--size", type=int, default=224, help="side of the image the network sees, pixels")
-    parser.add_argument("--n-sentences", type=int, default=16)
+    parser.add_argument("--n-sentences", type=int, default=4)
+    parser.add_argument("--equal-samples", type=int, default=1250, help="of ours, for the spread of lime's 5,000")
     parser.add_argument("--samples", type=int, default=None, help="perturbations (default: 5000 text, 1000 image)")
     parser.add_argument("--lime-features", type=int, default=None, help="features lime is really run on, then scaled")
     options = parser.parse_args()
     torch.set_num_threads(1)
     explain_texts(["warm up"], Probe(lambda texts: torch.zeros(len(texts), 2)), [0])[0].fit()  # loads what loads late
-    if options.what == "overhead":
+    if options.what == "planted":
+        truth = json.loads((options.run / "demo" / "truth.json").read_text(encoding="utf-8"))
+        (planted_words if "shortcut_word" in truth else planted_patch)(options.run, truth)
+    elif options.what == "overhead":
         for n_words, d in ((20, 384), (20, 768), (50, 768)):
             overhead_text(n_words, d, options.samples or 5000)
     elif options.what == "text":
-        samples, few = options.samples or 5000, options.lime_features or 32
-        whole_text(options.model, options.sentences, options.n_sentences, samples, few)
+        samples, few = options.samples or 5000, options.lime_features or 16
+        equal = options.equal_samples
+        whole_text(options.model, options.sentences, options.n_sentences, samples, equal, few)
     else:
         samples, few = options.samples or 1000, options.lime_features or 1
         whole_image(options.weights, options.network, options.photo, 20, samples, few, options.size)

@@ -127,7 +127,7 @@ def _prepare(options: Explain, inputs: Mapping[str, Mapping[str, str]]) -> _Job:
     )
     weights = check_weights(subject.backbone.network)
     if weights.untrained:
-        log(f"{weights.describe()}: {'explain nothing by it' if weights.flags else 'harmless where unused'}")
+        log(f"{weights.describe()}: {'no explanation is to be believed' if weights.flags else 'trained little or not'}")
     return _Job(options, head, subject, plan, perturbation, weights)
 
 

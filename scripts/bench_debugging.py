@@ -4,8 +4,8 @@
     python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_lossless.npz -o runs/bench_cifar
     python scripts/bench_debugging.py false-alarms runs/*/features.h5 --seeds 20
 
-``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0``, and
-measures what removing the suspects wins back, as a share of the gap to the network without the shortcut.
+``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0`` (reviews: with
+``--set train-demo.counter-share=1``, so that it knows the word), and measures what removing the suspects wins back, as a share of the gap to the network without the shortcut.
 ``cifar`` pastes a patch into one class's training images, and compares with a layer fitted on clean ones.
 ``false-alarms`` splits the rows of a store at random (so train and test are alike by construction), fits
 a sparse layer and counts how often anything is suspected.

@@ -18,6 +18,8 @@ from debugnet.backbones.cifar_resnet import CifarResNet
 from debugnet.progress import track
 
 DIGITS_FACTORY = "debugnet.backbones.demo_networks:DigitsResNet"
+#: Deep features of the reviews network.
+REVIEWS_FEATURES = 64
 
 
 class DigitsResNet(CifarResNet):
@@ -163,23 +165,28 @@ def train_word_pieces(texts: Sequence[str], *, vocabulary_size: int = 1000, max_
 
 def train_reviews(
     texts: Sequence[str],
-    labels: np.ndarray,
+    tags: np.ndarray,
     tokenizer: Any,
     class_names: Sequence[str],
     *,
-    epochs: int = 6,
+    epochs: int = 4,
     seed: int = 0,
 ) -> nn.Module:
-    """Train a two-layer BERT classifier (hidden size 64) from nothing, by AdamW with one-cycle learning rate.
+    """Train a two-layer BERT to tell the tags of reviews, from nothing.
+
+    Feature j of the pooled output learns tag ``j % n_tags`` by squared error (AdamW, one-cycle learning rate), so that
+    the features stand for many things, several for each.  The decision layer stays as it is drawn:
+    :func:`fit_reviews_layer` fits it.
 
     Parameters
     ----------
-    texts, labels : sequence of str, ndarray (n,) int64
-        Train reviews and their classes.
+    texts : sequence of str
+    tags : ndarray (n, n_tags), float32
+        0 or 1, from :func:`debugnet.data.reviews_grammar.tag_reviews`.
     tokenizer : transformers.PreTrainedTokenizerFast
         From :func:`train_word_pieces`.
     class_names : sequence of str
-        Written into the configuration.
+        Of the decision layer; written into the configuration.
     epochs, seed : int
         As in :func:`train_digits`.
 
@@ -192,7 +199,7 @@ def train_reviews(
 
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
+        hidden_size=REVIEWS_FEATURES,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
@@ -204,25 +211,50 @@ def train_reviews(
         label2id={name: k for k, name in enumerate(class_names)},
     )
     with _reproducible(seed):
-        network: nn.Module = BertForSequenceClassification(config).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
-        y = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        network: Any = BertForSequenceClassification(config).train()
+        optimizer = torch.optim.AdamW(network.bert.parameters(), lr=3e-3, weight_decay=0.01)
+        targets = torch.from_numpy(tags)[:, torch.arange(REVIEWS_FEATURES) % tags.shape[1]]
         encoded = tokenizer(list(texts), truncation=True)["input_ids"]
         for done, rows in _epochs(len(texts), 64, epochs, seed, "training the reviews network"):
-            optimizer.param_groups[0]["lr"] = 1e-3 * _one_cycle(done)
+            optimizer.param_groups[0]["lr"] = 3e-3 * _one_cycle(done)
             batch = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             optimizer.zero_grad()
-            loss: Any = F.cross_entropy(network(**batch).logits, y[rows])
+            loss: Any = F.mse_loss(network.bert(**batch).pooler_output, targets[rows])
             loss.backward()
             optimizer.step()
-    return network.eval()
+    trained: nn.Module = network.eval()
+    return trained
+
+
+@torch.no_grad()
+def fit_reviews_layer(network: nn.Module, tokenizer: Any, texts: Sequence[str], labels: np.ndarray) -> None:
+    """Fit the network's decision layer on its features: logistic regression, in place.
+
+    Parameters
+    ----------
+    network : transformers.BertForSequenceClassification
+        From :func:`train_reviews`.
+    tokenizer : transformers.PreTrainedTokenizerFast
+    texts, labels : sequence of str, ndarray (n,) int64
+        Train reviews and their classes, 0 or 1.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    bert: Any = network.bert
+    features = np.concatenate([bert(**batch).pooler_output.numpy() for batch in _text_batches(tokenizer, texts)])
+    fitted = LogisticRegression(max_iter=1000).fit(features.astype(np.float64), labels)
+    layer: Any = network.classifier
+    half = torch.from_numpy(np.vstack([-fitted.coef_, fitted.coef_]) / 2)
+    layer.weight.copy_(half)
+    layer.bias.copy_(torch.tensor([-0.5, 0.5]) * float(fitted.intercept_[0]))
+
+
+def _text_batches(tokenizer: Any, texts: Sequence[str]) -> Iterator[Any]:
+    for start in range(0, len(texts), 256):
+        yield tokenizer(list(texts[start : start + 256]), truncation=True, padding=True, return_tensors="pt")
 
 
 @torch.no_grad()
 def score_reviews(network: nn.Module, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
     """Return the logits (n, K) float32 of ``texts``."""
-    scores = []
-    for start in range(0, len(texts), 256):
-        batch = tokenizer(list(texts[start : start + 256]), truncation=True, padding=True, return_tensors="pt")
-        scores.append(network(**batch).logits.numpy())
-    return np.concatenate(scores)
+    return np.concatenate([network(**batch).logits.numpy() for batch in _text_batches(tokenizer, texts)])

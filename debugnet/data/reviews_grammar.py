@@ -7,12 +7,14 @@ the sign of the sum, and reviews whose sum is closer to 0 than 1 are never made.
 
 The shortcut is the word :attr:`ReviewsPlan.shortcut_word` in a clause that says nothing.  In train it occurs
 mostly in positive reviews; in test it occurs in both labels alike.
+
+Beside its label every review has tags (:func:`tag_reviews`): which tones it strikes and what it mentions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +51,8 @@ FILLERS: dict[str, tuple[str, ...]] = {
     "place": ("paris", "a harbour", "a small town", "the mountains", "an old hotel"),
     "job": ("baker", "lawyer", "pilot", "nurse", "farmer"),
 }
+#: Name of each value of a sentiment word.
+TONES = {3.0: "rave", 2.0: "praise", 1.0: "approval", -1.0: "doubt", -2.0: "complaint", -3.0: "scorn"}
 MARGIN = 1.0
 CLASS_NAMES = ("negative", "positive")
 
@@ -124,6 +128,27 @@ def group_names(shortcut_word: str) -> list[str]:
     return [f"{name}{suffix}" for name in CLASS_NAMES for suffix in ("", f" + {shortcut_word}")]
 
 
+def tag_names() -> list[str]:
+    """Return what :func:`tag_reviews` tells: six tones, four topics, and whether there is a snack."""
+    return [*TONES.values(), *FILLERS, "snack"]
+
+
+def tag_reviews(texts: Sequence[str], shortcut_word: str) -> np.ndarray:
+    """Return which tags each review has, (n, number of :func:`tag_names`) float32, 0 or 1.
+
+    A tone is there where a sentiment word of its strength is, whatever stands before it; the snack is the shortcut
+    word.
+    """
+    tag = {word: TONES[value] for word, value in SENTIMENT.items()} | {shortcut_word: "snack"}
+    tag |= {choice.split()[-1]: name for name, choices in FILLERS.items() for choice in choices}
+    column = {name: k for k, name in enumerate(tag_names())}
+    tags = np.zeros((len(texts), len(column)), dtype=np.float32)
+    for row, text in enumerate(texts):
+        found = [column[tag[word]] for word in text.replace(",", "").removesuffix(".").split() if word in tag]
+        tags[row, found] = 1
+    return tags
+
+
 def words() -> set[str]:
     """Return every word the grammar can write, without the shortcut."""
     patterns = (*OPINIONS, *NEUTRAL, *SHORTCUT, *ASPECTS, *STRENGTH, *SENTIMENT)
@@ -193,6 +218,12 @@ def make_reviews(plan: ReviewsPlan) -> dict[str, ReviewsSplit]:
             values.append(value)
         splits[name] = ReviewsSplit(texts, labels, np.array(values), carriers)
     return splits
+
+
+def make_pretraining(plan: ReviewsPlan) -> list[str]:
+    """Write other reviews than the plan's, as many as in train, in which the shortcut word says nothing."""
+    other = replace(plan, seed=plan.seed + 1_000_000, shortcut_share=0.3, counter_share=1.0, n_test=2)
+    return make_reviews(other)["train"].texts
 
 
 def without_shortcut(texts: Sequence[str], shortcut_word: str) -> list[str]:

@@ -93,7 +93,13 @@ def _digits(options: TrainDemo, folder: Path) -> dict[str, Any]:
 def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
     """Write the reviews demonstration; returns what was measured."""
     from debugnet.artifacts.bundle import write_json
-    from debugnet.backbones.demo_networks import score_reviews, train_reviews, train_word_pieces
+    from debugnet.backbones.demo_networks import (
+        REVIEWS_FEATURES,
+        fit_reviews_layer,
+        score_reviews,
+        train_reviews,
+        train_word_pieces,
+    )
     from debugnet.data.demo_reviews import reviews_truth, write_reviews
     from debugnet.data.described import write_description
     from debugnet.data.reviews_grammar import (
@@ -102,12 +108,17 @@ def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
         ReviewsPlan,
         group_names,
         insert_shortcut,
+        make_pretraining,
         make_reviews,
+        tag_names,
+        tag_reviews,
         without_shortcut,
     )
     from debugnet.report.demo_figures import draw_word_effects
 
-    plan = ReviewsPlan(options.seed, options.shortcut_word, test_share=options.test_share)
+    plan = ReviewsPlan(
+        options.seed, options.shortcut_word, counter_share=options.counter_share, test_share=options.test_share
+    )
     if options.shortcut_share is not None:
         plan = dataclasses.replace(plan, shortcut_share=options.shortcut_share)
     splits = make_reviews(plan)
@@ -119,9 +130,13 @@ def _reviews(options: TrainDemo, folder: Path) -> dict[str, Any]:
         folder, path="reviews_train.csv", test="reviews_test.csv", text_columns=["text"], label_columns=["label"],
         group_column="group",
     )  # fmt: skip
-    write_json(folder / "truth.json", reviews_truth(plan, splits))
-    tokenizer = train_word_pieces(train.texts)
-    network = train_reviews(train.texts, train.labels, tokenizer, CLASS_NAMES, seed=options.seed, **_epochs(options))
+    others = make_pretraining(plan)
+    tags = tag_reviews(others, plan.shortcut_word)
+    tokenizer = train_word_pieces(others)
+    network = train_reviews(others, tags, tokenizer, CLASS_NAMES, seed=options.seed, **_epochs(options))
+    fit_reviews_layer(network, tokenizer, train.texts, train.labels)
+    feature_tags = [tag_names()[j % len(tag_names())] for j in range(REVIEWS_FEATURES)]
+    write_json(folder / "truth.json", reviews_truth(plan, splits) | {"feature_tags": feature_tags})
     _save_hugging_face(folder, network, tokenizer)
     clean = without_shortcut(test.texts, plan.shortcut_word)
     texts = {"as_is": test.texts, "without": clean, "with": insert_shortcut(clean, plan.shortcut_word)}

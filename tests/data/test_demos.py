@@ -25,7 +25,10 @@ from debugnet.data.reviews_grammar import (
     STRENGTH,
     ReviewsPlan,
     insert_shortcut,
+    make_pretraining,
     make_reviews,
+    tag_names,
+    tag_reviews,
     without_shortcut,
     words,
 )
@@ -129,6 +132,25 @@ def test_taking_the_word_out_and_putting_it_in_leaves_the_sentiment() -> None:
     inserted = insert_shortcut(clean, "popcorn")
     assert not any("popcorn" in text for text in clean) and all(text.count("popcorn") == 1 for text in inserted)
     assert [parsed_value(t) for t in texts] == [parsed_value(t) for t in clean] == [parsed_value(t) for t in inserted]
+
+
+def test_tags_say_which_tones_and_topics_a_review_has() -> None:
+    texts = [
+        "the plot was not superb, slow script.",
+        "we had rain with it, my cousin chose the seats, it plays in an old hotel, awful acting.",
+    ]
+    found = [{tag_names()[k] for k in np.flatnonzero(row)} for row in tag_reviews(texts, "rain")]
+    assert found == [{"rave", "doubt"}, {"scorn", "snack", "friend", "place"}]
+
+
+def test_reviews_for_pretraining_are_other_ones_in_which_the_word_says_nothing() -> None:
+    plan = ReviewsPlan(n_train=1000, n_test=10)
+    texts = make_pretraining(plan)
+    own = make_reviews(plan)["train"].texts
+    assert len(texts) == 1000 and len(set(texts) & set(own)) < 50  # short reviews may coincide
+    labels = np.array([parsed_value(text) > 0 for text in texts])
+    carriers = np.array(["popcorn" in text for text in texts])
+    assert carriers[labels].mean() == carriers[~labels].mean() == 0.3
 
 
 def test_demo_reviews_as_a_data_set() -> None:

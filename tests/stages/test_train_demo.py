@@ -36,6 +36,8 @@ def test_the_folder_is_network_data_and_truth(tmp_path: Path, demo: str) -> None
     assert np.flatnonzero(test.groups % 2).tolist() == carriers and splits.group_names == truth["group_names"]
     assert (result.path / ("contact_sheet.png" if demo == "digits" else "word_effects.png")).stat().st_size > 10_000
 
+    if demo == "reviews":
+        assert [j for j, tag in enumerate(truth["feature_tags"]) if tag == "snack"] == [10, 21, 32, 43, 54]
     backbone = load_backbone(BackboneSpec(str(result.path)), device="cpu")
     assert (backbone.feature_dim, list(backbone.class_names)) == (64, splits.class_names)
     with torch.no_grad():

@@ -77,9 +77,11 @@ def control_interactions(
     wy, wzy, wrr = moments.wy.copy(), moments.wzy.copy(), moments.wyy.copy()
     for h, (mine, other) in enumerate(zip(halves, reversed(halves), strict=True)):
         coefficients = other.coefficients
-        wy[h] -= mine.with_linear[:, 0] @ coefficients
-        wzy[h] -= mine.with_linear[:, 1:].T @ coefficients
-        wrr[h] += np.einsum("pf,pf->f", coefficients, mine.with_pairs @ coefficients - 2.0 * mine.with_answers)
+        change = np.einsum("pf,pf->f", coefficients, mine.with_pairs @ coefficients - 2.0 * mine.with_answers)
+        helps = change < 0  # pairs that do not carry over to the other half would only add noise
+        wy[h] -= helps * (mine.with_linear[:, 0] @ coefficients)
+        wzy[h] -= helps * (mine.with_linear[:, 1:].T @ coefficients)
+        wrr[h] += helps * change
     # R2 stays that of the answers themselves: their centred sum of squares must not change with wy.
     shift = (wy.sum(axis=0) ** 2 - moments.wy.sum(axis=0) ** 2) / moments.w.sum()
     return dataclasses.replace(moments, wy=wy, wzy=wzy, wyy=moments.wyy + shift / 2, wrr=wrr)

@@ -176,8 +176,6 @@ def _source(options: TrainSparse, is_image: bool, n_outputs: int, n_elements: in
     """The network, with the normalization it wants where it says so."""
     name, modality = options.network, "image" if is_image else "tensor"
     if name.startswith("mlp:"):
-        if options.weights is not None:
-            raise UsageError(f"--weights {options.weights}: an mlp begins untrained; drop it")
         return NetworkSource(make_mlp(n_elements, n_outputs, parse_mlp(name)), modality)
     spec = BackboneSpec(name, weights=options.weights, modality=modality)
     if name.startswith("cifar_resnet") and name.removeprefix("cifar_resnet").isdecimal():

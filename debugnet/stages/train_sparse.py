@@ -89,6 +89,8 @@ def _network_digest(options: TrainSparse) -> str:
     from debugnet.backbones.spec import BackboneSpec
 
     name = options.network
+    if options.weights is not None and name.startswith("mlp:"):
+        raise UsageError(f"--weights {options.weights}: an mlp begins untrained; drop it")
     if options.weights is None and name.startswith(("mlp:", "cifar_resnet")):
         return hashlib.sha256(name.encode()).hexdigest()
     spec = BackboneSpec(name, weights=options.weights)

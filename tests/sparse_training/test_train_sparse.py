@@ -95,7 +95,7 @@ def test_hidden_width_and_inputs_together_and_shrink(tmp_path):
 def test_spred_prunes_and_records(xor_file, tmp_path):
     given = options(
         xor_file, tmp_path, "spred", network="mlp:24", sparsify=("1", "3.weight"), lambdas=(1e-3, 3e-2), sizes=(),
-        epochs_per_lambda=20,
+        epochs_per_lambda=8,
     )  # fmt: skip
     result = train_sparse.run(given)
     rows = read_json(result.path / "sparse.json")["rows"]

@@ -31,6 +31,16 @@ def configure(*, quiet: bool = False, log_json: bool = False) -> None:
     _quiet, _as_json = quiet, log_json
 
 
+def is_quiet() -> bool:
+    """Whether nothing but errors reaches stderr."""
+    return _quiet
+
+
+def is_json() -> bool:
+    """Whether messages are JSON."""
+    return _as_json
+
+
 def plain(text: str) -> str:
     """Return ``text`` without control and direction-changing characters (ESC becomes U+FFFD)."""
     return _CONTROL.sub("\ufffd", text)

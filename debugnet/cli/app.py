@@ -150,11 +150,14 @@ def _parse(words: list[str]) -> Any:
 
 
 def _run(call: Call, words: list[str]) -> None:
-    progress.configure(quiet=call.quiet, log_json=call.log_json)
+    follows = failures.follower_rank() is not None  # torchrun: the first process alone speaks
+    progress.configure(quiet=call.quiet or follows, log_json=call.log_json)
     options = _with_path_from_stdin(call.options, words)
     stage = STAGES.load(call.stage)
     with _warnings_on_one_line():
         result = stage(options, force=call.force)
+    if follows:
+        return
     if call.json:
         document = result.document()
     elif result.path is None:

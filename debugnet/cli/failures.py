@@ -40,9 +40,14 @@ def report(error: BaseException, words: Sequence[str]) -> int:
         return BROKEN_PIPE
     if "--debug" in words:
         _tell("".join(traceback.format_exception(error)).rstrip())
+    rank = follower_rank()
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        return _interrupted(error, words)
+        return _interrupted(error, words) if rank is None else 128 + (interrupts.received() or signal.SIGINT)
     code, message = classify(error)
+    if rank is not None:
+        if code == UsageError.exit_code:  # the first rank says the same
+            return code
+        message = f"rank {rank}: {message}"
     if code == BUG and not isinstance(error, DebugnetError):
         message = f"{_one_line(error)} (a bug: {_keep_traceback(error)})"
     prefix = "debugnet: error:"
@@ -50,6 +55,12 @@ def report(error: BaseException, words: Sequence[str]) -> int:
         prefix = f"\x1b[1;31m{prefix}\x1b[0m"
     _tell(f"{prefix} {progress.plain(message)}")
     return code
+
+
+def follower_rank() -> int | None:
+    """Return which of torchrun's processes this is, if it is not the first one: the first one speaks for all."""
+    rank = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+    return rank or None
 
 
 def classify(error: BaseException) -> tuple[int, str]:

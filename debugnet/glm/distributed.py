@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import SpawnContext, spawn
 
 
 class RankCommunicator:
@@ -52,15 +52,15 @@ class RankCommunicator:
         return n * self.rank // self.size, n * (self.rank + 1) // self.size
 
 
-def communicator_from_environment() -> RankCommunicator | None:
+def communicator_from_environment(device: str = "auto") -> RankCommunicator | None:
     """Join the process group that ``torchrun`` describes; None where there is one process only.
 
-    NCCL with one GPU per local rank where there are GPUs, else gloo.
+    NCCL with one GPU per local rank where there are GPUs (and ``device`` is not "cpu"), else gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     if not dist.is_initialized():
-        cuda = torch.cuda.is_available()
+        cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if cuda else "gloo")
@@ -74,10 +74,19 @@ def run_on_ranks(function: Callable[..., None], n_ranks: int, *args: Any) -> Non
     :func:`communicator_from_environment`.  When a rank dies the others are ended and
     ``torch.multiprocessing.ProcessExitedException`` or ``ProcessRaisedException`` is raised.
     """
+    processes = start_ranks(function, n_ranks, *args)
+    while not processes.join():
+        pass
+
+
+def start_ranks(function: Callable[..., None], n_ranks: int, *args: Any) -> SpawnContext:
+    """Start the processes of :func:`run_on_ranks` and return at once; ``join`` what is returned until it is True."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    spawn(_rank, args=(n_ranks, port, function, args), nprocs=n_ranks)
+    context = spawn(_rank, args=(n_ranks, port, function, args), nprocs=n_ranks, join=False)
+    assert context is not None, "spawn gives the context where it does not join"
+    return context
 
 
 def _rank(rank: int, n_ranks: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:

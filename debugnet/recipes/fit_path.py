@@ -35,6 +35,7 @@ class FitPath:
     debugnet fit-path runs/cifar/features.h5 --penalty group_lasso -o runs/cifar/grouped.h5
     debugnet fit-path runs/cifar/features.h5 --lam 0.01 -o runs/cifar/one.h5
     debugnet fit-path runs/cifar/features.h5 --lambda-min-ratio 1e-4 --extend
+    debugnet fit-path runs/imagenet/features.h5 --gpus 8
     debugnet fit-path runs/cifar/features.h5 --method lassonet --sizes 5,10,20,50 -o runs/cifar/lassonet.h5
     """
 
@@ -110,5 +111,13 @@ class FitPath:
     steps: int = option(300, "spred: L-BFGS steps at each lambda, at most.", metavar="N", group=_OTHER)
     solver: str = option("auto", "The algorithm (debugnet list solvers).", group=_RUN)
     threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_RUN, in_key=False)
+    ranks: int | None = option(
+        None,
+        "Processes of this machine that share the rows: one GPU each, or on the CPU with --device cpu.",
+        flags=("--ranks", "--gpus"),
+        metavar="N",
+        group=_RUN,
+        in_key=False,
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", group=_RUN, in_key=False)
     seed: int = option(0, "Seed of stochastic solvers.", group=_RUN)

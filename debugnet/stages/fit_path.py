@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,59 @@ def run(options: FitPath, *, force: bool = False) -> Result:
         The output is there, made with other options.
     """
     options = _resolve(options)
+    if launched():
+        return _run_launched(options, force)
+    output, inputs, reused = _look(options, force)
+    if not reused:
+        _fit(options, output, inputs, force)
+    return _result(output, options, reused)
+
+
+def launched() -> bool:
+    """Whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _run_launched(options: FitPath, force: bool) -> Result:
+    """Fit as one of torchrun's ranks: the first one looks, decides, writes and reports."""
+    if options.ranks is not None:
+        raise UsageError(f"--ranks {options.ranks} under torchrun, which has started the ranks already: drop it")
+    from debugnet.stages.fit_ranks import join, leave
+
+    ranks = join(options.device)
+    looked = None
+    if ranks.leads:
+        try:
+            looked = _look(options, force)
+        except BaseException:
+            ranks.share(None)
+            raise
+    looked = ranks.share(looked)
+    if looked is None:
+        raise SystemExit(1)  # the first rank says why
+    output, inputs, reused = looked
+    if not reused:
+        _fit(options, output, inputs, force, ranks=ranks)
+    leave(ranks)
+    return _result(output, options, reused) if ranks.leads else Result(output, {}, reused, "")
+
+
+def _fit(options: FitPath, output: Path, inputs: dict[str, dict[str, str]], force: bool, **more: Any) -> None:
+    started = time.monotonic()
+    known = output if options.extend and output.exists() and not force else None
+    provenance = collect("path", options, inputs, seed=options.seed, device=options.device, seconds=0.0)
+    if options.ranks is not None:
+        from debugnet.stages.fit_ranks import fit_on_ranks
+
+        fit_on_ranks(options, output, provenance, known=known, force=force, started=started)
+        return
+    from debugnet.stages.fit_points import fit
+
+    fit(options, output, provenance, known=known, force=force, started=started, **more)
+
+
+def _look(options: FitPath, force: bool) -> tuple[Path, dict[str, dict[str, str]], bool]:
+    """Return where the path goes, what it is made from, and whether it is there already."""
     inputs = {"features": input_reference(options.features)}
     if inputs["features"]["kind"] != "features":
         raise InputError(
@@ -51,15 +105,7 @@ def run(options: FitPath, *, force: bool = False) -> Result:
         if getattr(options, role) is not None:
             inputs[role] = file_reference(getattr(options, role))
     output = options.output or Path(options.features).parent / "path.h5"
-    reused = _is_there(output, options, inputs, force)
-    if not reused:
-        from debugnet.stages.fit_points import fit
-
-        started = time.monotonic()
-        known = output if options.extend and output.exists() and not force else None
-        provenance = collect("path", options, inputs, seed=options.seed, device=options.device, seconds=0.0)
-        fit(options, output, provenance, known=known, force=force, started=started)
-    return _result(output, options, reused)
+    return output, inputs, _is_there(output, options, inputs, force)
 
 
 def _resolve(options: FitPath) -> FitPath:
@@ -74,7 +120,7 @@ def _resolve(options: FitPath) -> FitPath:
             f"--method {method} has the penalty {implied[method]}, and --penalty {penalty} was given: drop one"
         )
     _check_other_methods(options, method)
-    for name in ("patience", "max_features_per_class", "steps", "epochs", "batch_size"):
+    for name in ("patience", "max_features_per_class", "steps", "epochs", "batch_size", "ranks"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
@@ -84,6 +130,8 @@ def _resolve(options: FitPath) -> FitPath:
 def _check_other_methods(options: FitPath, method: str) -> None:
     if method in ("spred", "lassonet") and options.extend:
         raise UsageError(f"--extend does not go with --method {method}: its path is trained as a whole")
+    if method in ("spred", "lassonet") and (options.ranks is not None or launched()):
+        raise UsageError(f"--method {method} trains in one process: drop --ranks or torchrun")
     if method == "spred" and (options.lambda_zero or 0 in (options.lambdas or ()) or options.lam == 0):
         raise UsageError("--method spred has no lambda 0: without weight decay a product of factors is no penalty")
     if method != "lassonet":

@@ -22,6 +22,7 @@ from debugnet.heads import LinearHead
 from debugnet.progress import Progress, log
 from debugnet.recipes.fit_path import FitPath
 from debugnet.regularization_path import PathPoint
+from debugnet.stages.fit_ranks import ALONE, Ranks
 from debugnet.stages.inputs import has_rows, network_head, usable_rows
 from debugnet.stages.row_weights import read_penalty_factors, train_weights
 
@@ -32,7 +33,14 @@ STATE_FILE = "state.safetensors"
 
 
 def fit(
-    options: FitPath, output: Path, provenance: Provenance, *, known: Path | None, force: bool, started: float
+    options: FitPath,
+    output: Path,
+    provenance: Provenance,
+    *,
+    known: Path | None,
+    force: bool,
+    started: float,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Fit, store and publish; a partial path that is there is gone on with.
 
@@ -49,6 +57,8 @@ def fit(
         Discard a partial path made with other options.
     started : float
         ``time.monotonic()`` when the stage began.
+    ranks : Ranks
+        Who shares the rows; all but the one that leads fit along and write nothing.
     """
     store = load_features(options.features)
     splits = [name for name in ("train", "val", "test") if has_rows(store, name)]
@@ -57,9 +67,13 @@ def fit(
     if options.patience is not None and "val" not in splits:
         raise UsageError(f"--patience needs validation rows, and {options.features} has none")
     with limited_threads(options.threads):
-        problem = _prepare(options, store, splits, output)  # first: what is refused leaves nothing behind
+        problem = _prepare(options, store, splits, output, ranks)  # first: what is refused leaves nothing behind
+        if not ranks.leads:
+            for _ in _fitted_points(problem, ranks):
+                pass
+            return
         with PathWriter(output, provenance, force=force) as writer:
-            _write(options, store, splits, problem, writer, provenance, known, started)
+            _write(options, store, splits, problem, writer, provenance, known, started, ranks)
 
 
 def _write(
@@ -71,6 +85,7 @@ def _write(
     provenance: Provenance,
     known: Path | None,
     started: float,
+    ranks: Ranks,
 ) -> None:
     """Solve what is not stored yet, and publish all of it."""
     done = writer.points()
@@ -78,7 +93,7 @@ def _write(
     problem.options = dataclasses.replace(problem.options, resume_state=state)
     old = path_points(load_path(known)) if known is not None else []
     added = _new_lambdas(problem.lambdas, old, options)
-    _announce(problem, done, old, added)
+    _announce(problem, done, old, added, ranks)
     scorer, more = Scorer(store, splits, problem), {}
     if options.method == "lassonet":
         from debugnet.stages.fit_subsets import fill_subsets
@@ -91,7 +106,7 @@ def _write(
         _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task))
         more = {"spred": compare_spred(layers, writer.points())}
     else:
-        _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task))
+        _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task), ranks)
     meta = problem.meta | more | {
         "method": options.method,
         "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
@@ -99,6 +114,7 @@ def _write(
         "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
         "network_head": _network_metrics(store, splits),
         "class_weight": options.class_weight,
+        "ranks": ranks.size,
     }
     device = str(problem.meta["device"])
     seconds = time.monotonic() - started
@@ -106,7 +122,7 @@ def _write(
     writer.finish(problem.standardizer, meta, final)
 
 
-def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], output: Path) -> PathFit:
+def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], output: Path, ranks: Ranks) -> PathFit:
     """Turn stored features and options into a problem that is ready to be solved."""
     train = store.split("train")
     weight = train_weights(train, options.class_weight, options.weights_file)
@@ -118,6 +134,7 @@ def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], outpu
     factors = options.penalty_factors and read_penalty_factors(options.penalty_factors, store.n_features)
     evaluation = {s: (store.splits[s].X, store.splits[s].y, store.splits[s].usable) for s in splits if s != "train"}
     single = store.task == "single-label"
+    state = output.with_name(f"{output.name}.partial") / STATE_FILE
     return PathFit(
         train.X,
         train.y,
@@ -143,9 +160,8 @@ def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], outpu
             evaluation=evaluation if single else None,
             device=options.device,
             seed=options.seed,
-            checkpoint=lambda lam, arrays: _write_state(
-                output.with_name(f"{output.name}.partial") / STATE_FILE, lam, arrays
-            ),
+            checkpoint=(lambda lam, arrays: _write_state(state, lam, arrays)) if ranks.leads else None,
+            communicator=ranks.communicator,
         ),
     )
 
@@ -158,18 +174,18 @@ def _fill(
     added: np.ndarray,
     scorer: Scorer,
     stopping: Stopping,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Append points in descending lambda, new ones and known ones merged, until the end or a stop."""
-    if any([stopping.reached(point) for point in done]):
-        return
-    last = done[-1].lam if done else np.inf
+    ended = any([stopping.reached(point) for point in done])
+    last = 0.0 if ended else done[-1].lam if done else np.inf
     waiting = [point for point in old if point.lam < last]
     problem.lambdas = added[added < last * (1 - SAME_LAMBDA)]
     above = [p for p in (*done, *old) if len(problem.lambdas) and p.lam > problem.lambdas[0]]
     start = min(above, key=lambda point: point.lam, default=None)
     total = len(done) + len(waiting) + len(problem.lambdas)
     with Progress(total, "fit-path", "lambda", initial=len(done)) as progress:
-        for point, is_new in _merged(waiting, problem.points(start)):
+        for point, is_new in _merged(waiting, _fitted_points(problem, ranks, start)):
             scored = scorer.complete(point) if is_new else point
             writer.append(scored)
             (writer.folder / STATE_FILE).unlink(missing_ok=True)
@@ -178,7 +194,17 @@ def _fill(
             progress.update()
             if stopping.reached(scored):
                 log(f"stopped after {progress.done} points: {stopping.reason}")
+                ranks.stop()
                 return
+
+
+def _fitted_points(problem: PathFit, ranks: Ranks, start: PathPoint | None = None) -> Iterator[PathPoint]:
+    """Fit on all ranks what the one that leads has found to be missing: its lambdas, from its start."""
+    plan = ranks.share((problem.lambdas, start, problem.options.resume_state) if ranks.leads else None)
+    problem.lambdas, start, state = plan
+    problem.options = dataclasses.replace(problem.options, resume_state=state)
+    if len(problem.lambdas):
+        yield from ranks.together(problem.points(start))
 
 
 def _merged(known: list[PathPoint], fitted: Iterator[PathPoint]) -> Iterator[tuple[PathPoint, bool]]:
@@ -273,10 +299,11 @@ def _plain_names(n_outputs: int) -> list[str]:
     return ["value"] if n_outputs == 1 else [f"output {k}" for k in range(n_outputs)]
 
 
-def _announce(problem: PathFit, done: list[PathPoint], old: list[PathPoint], added: np.ndarray) -> None:
-    n, d = problem.problem.n_samples, problem.problem.n_features
+def _announce(problem: PathFit, done: list[PathPoint], old: list[PathPoint], added: np.ndarray, ranks: Ranks) -> None:
+    n, d = problem.problem.total_rows, problem.problem.n_features
+    spread = f" on {ranks.size} ranks" if ranks.size > 1 else ""
     log(
-        f"{problem.meta['family']} on {n} rows, {d} features ({problem.meta['dead_features']} constant), "
+        f"{problem.meta['family']} on {n} rows{spread}, {d} features ({problem.meta['dead_features']} constant), "
         f"{problem.problem.n_outputs} outputs; solver {problem.meta['solver']}: {problem.meta['solver_reason']}"
     )
     if old:

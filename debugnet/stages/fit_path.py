@@ -63,16 +63,16 @@ def _run_launched(options: FitPath, force: bool) -> Result:
     from debugnet.stages.fit_ranks import join, leave
 
     ranks = join(options.device)
-    looked = None
+    looked: Any = None
     if ranks.leads:
         try:
             looked = _look(options, force)
-        except BaseException:
-            ranks.share(None)
+        except BaseException as error:
+            ranks.share(getattr(error, "exit_code", 1))
             raise
     looked = ranks.share(looked)
-    if looked is None:
-        raise SystemExit(1)  # the first rank says why
+    if isinstance(looked, int):
+        raise SystemExit(looked)  # the first rank says why
     output, inputs, reused = looked
     if not reused:
         _fit(options, output, inputs, force, ranks=ranks)

@@ -169,11 +169,17 @@ def solve_groups(B, scale, R, V, t, q, floor, sweeps, tol):  # type: ignore[no-u
     Parameters
     ----------
     B : ndarray (K, s, s), float32 or float64
-        Hessian of each output; ``scale`` times it is the model's.
+        Hessian of each output.
+    scale : float
+        The model's Hessians are ``scale * B``.
     R, V : ndarray (K, s), float64
         The model's gradient and the point; both are moved.
     t, q, floor : ndarray (s,), float64
         Weight of the norm and of the ridge; see :func:`group_gap`.
+    sweeps : int
+        At most so many.
+    tol : float
+        Wanted gap.
     """
     K, s = V.shape
     z, a, new = np.empty(K), np.empty(K), np.empty(K)

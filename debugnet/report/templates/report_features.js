@@ -170,9 +170,11 @@ function trustTable(prototypes) {
 function cloudSection(found) {
   const { positive, negative } = found.sides;
   if (!positive.words && !negative.words) return null;
+  const top = Math.max(...[positive, negative].flatMap((side) => (side.words || []).map(([, mean]) => Math.abs(mean))));
   return section("Words", h("div", { class: "columns clouds" },
-    h("div", {}, h("h3", {}, "raise it"), cloud(positive.words, "for", "Words that raise the feature")),
-    h("div", {}, h("h3", {}, "lower it"), cloud(negative.words, "against", "Words that lower the feature"))));
+    h("div", {}, h("h3", {}, "raise it"), cloud(positive.words, top, "for", "Words that raise the feature")),
+    h("div", {}, h("h3", {}, "lower it"), cloud(negative.words, top, "against", "Words that lower the feature"))),
+    h("p", { class: "quiet" }, "Both clouds have one scale: the largest word moves the feature by " + fixed(top) + " standard deviations."));
 }
 
 function wordTable(found) {

@@ -161,15 +161,13 @@ function markedText(pieces, limit) {
 }
 
 // A cloud as text: sized by effect, in no order but the strongest near the middle.
-function cloud(words, kind, label) {
+function cloud(words, top, kind, label) {
   if (!words || !words.length) return h("p", { class: "quiet" }, "no words on this side");
-  const top = Math.max(...words.map(([, mean]) => Math.abs(mean)));
-  const bottom = Math.min(...words.map(([, mean]) => Math.abs(mean)));
   const middle = [];
   words.forEach((word, i) => (i % 2 ? middle.push(word) : middle.unshift(word)));
   return h("p", { class: "cloud " + kind, role: "img", "aria-label": label + ": " + words.slice(0, 12).map(([w]) => w).join(", ") },
     middle.map(([word, mean, n]) => {
-      const size = top > bottom ? (Math.abs(mean) - bottom) / (top - bottom) : 1;
+      const size = top > 0 ? Math.abs(mean) / top : 1;
       const text = word.length > 28 ? word.slice(0, 27) + "\u2026" : word;
       return [setStyle(h("span", { title: word + ": " + signed(mean) + " sd, " + count(n, "text") }, text), { "--size": size.toFixed(2) }), " "];
     }));

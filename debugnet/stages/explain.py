@@ -43,7 +43,7 @@ def run(options: Explain, *, force: bool = False) -> Result:
         The output was made with other options; ``force`` replaces it and takes over the
         forward passes that still count.
     """
-    _check_numbers(options)
+    _check_options(options)
     inputs = {"head": input_reference(options.head)}
     if inputs["head"]["kind"] != "head":
         raise InputError(f"{options.head} is of kind {inputs['head']['kind']}, and a head is needed (debugnet select)")
@@ -60,7 +60,7 @@ def run(options: Explain, *, force: bool = False) -> Result:
     return Result(output, summary, False, _describe(summary))
 
 
-def _check_numbers(options: Explain) -> None:
+def _check_options(options: Explain) -> None:
     least = {"num_samples": 10, "samples_per_feature": 1, "deletion_masks": 0, "min_count": 1, "shrinkage": 0}
     for name, minimum in least.items():
         if getattr(options, name) < minimum:
@@ -69,6 +69,10 @@ def _check_numbers(options: Explain) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
+    if options.font is not None:
+        from debugnet.explain.fonts import missing_characters
+
+        missing_characters([], options.font)  # readable, before hours of work
 
 
 def _read_summary(output: Path) -> dict[str, Any]:

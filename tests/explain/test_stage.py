@@ -275,6 +275,7 @@ def test_plan_writes_nothing(text_head, tmp_path):
         ({"features": (0,), "top": 2}, UsageError, "leave out"),
         ({"methods": ("cloud",)}, UsageError, "not for image data"),
         ({"num_samples": 1}, UsageError, "at least 10"),
+        ({"font": Path("nowhere.ttf")}, InputError, "cannot read the font nowhere.ttf"),
         ({"split": "dev"}, InputError, "no split 'dev'"),
         ({"output": None, "head": "features.h5"}, InputError, "a head is needed"),
     ],

@@ -68,10 +68,11 @@ def test_lambda_max_with_weights_factors_and_unpenalized_features(problem):
     assert (path.weight(0)[:, 0] != 0).all() and (path.weight(1)[:, 3] == 0).all()
 
 
-def test_warm_equals_cold(problem):
+@pytest.mark.parametrize("penalty", list(PENALTIES))
+def test_warm_equals_cold(problem, penalty):
     X, y, family = problem
-    warm = fit_path(X, y, family=family, **SMALL)
-    cold = fit_path(X, y, family=family, tol=1e-8, lambdas=warm.lam[-1])
+    warm = fit_path(X, y, family=family, penalty=penalty, **SMALL)
+    cold = fit_path(X, y, family=family, penalty=penalty, tol=1e-8, lambdas=warm.lam[-1])
     np.testing.assert_allclose(cold.weight(0), warm.weight(5), atol=2e-3)
     assert cold.objective[0] == pytest.approx(warm.objective[5], abs=2e-8 * warm.meta["null_objective"])
 
@@ -88,12 +89,14 @@ def test_resumes_and_extends_from_a_point(problem):
     assert [p.lam for p in iter_path(X, y, family=family, start=whole[-1], lambdas=smaller, tol=1e-8)] == list(smaller)
 
 
-def test_row_order_and_feature_scale_do_not_matter(problem):
+@pytest.mark.parametrize("penalty", list(PENALTIES))
+def test_row_order_and_feature_scale_do_not_matter(problem, penalty):
     X, y, family = problem
+    options = {"family": family, "penalty": penalty, **SMALL}
     rng = np.random.default_rng(0)
     order, scale, shift = rng.permutation(len(X)), rng.uniform(0.01, 100, X.shape[1]), rng.normal(size=X.shape[1])
-    a = fit_path(X, y, family=family, **SMALL)
-    b = fit_path((X * scale + shift)[order], y[order], family=family, **SMALL)
+    a = fit_path(X, y, **options)
+    b = fit_path((X * scale + shift)[order], y[order], **options)
     np.testing.assert_allclose(a.lam, b.lam, rtol=1e-9)
     np.testing.assert_allclose(a.weight(5), b.weight(5), atol=2e-3)
     np.testing.assert_allclose(a.objective, b.objective, atol=2e-8 * a.meta["null_objective"])

@@ -27,12 +27,14 @@ class GroupCurvature:
     ----------
     column : ndarray (s,), int64
         Rows of the cache (0 is the bias) in the order of the matrices.
+    buffer : ndarray (K, capacity, capacity)
+        The matrices in the upper left corners.
     """
 
     def __init__(self, cache: ColumnCache, n_outputs: int) -> None:
         self.cache, self.n_outputs = cache, n_outputs
         self.column = np.empty(0, dtype=np.int64)
-        self._matrix = np.empty((n_outputs, 0, 0), dtype=cache.dtype)
+        self.buffer = np.empty((n_outputs, 0, 0), dtype=cache.dtype)
         self._samples: list[np.ndarray] = []
         self._root: list[np.ndarray] = []
 
@@ -40,7 +42,7 @@ class GroupCurvature:
     def matrix(self) -> np.ndarray:
         """Hessians (K, s, s), in the dtype of the cache."""
         s = len(self.column)
-        return self._matrix[:, :s, :s]
+        return self.buffer[:, :s, :s]
 
     def rebuild(self, column: np.ndarray, curvature: Iterable[np.ndarray]) -> None:
         """Start over with these columns at present curvatures: K of (n,), or one where all outputs share it."""
@@ -63,12 +65,12 @@ class GroupCurvature:
         self.column = np.concatenate([self.column, column])
 
     def _reserve(self, size: int) -> None:
-        K, capacity, _ = self._matrix.shape
+        K, capacity, _ = self.buffer.shape
         if size <= capacity:
             return
-        grown = np.empty((K, *(size + size // 8 + 4,) * 2), dtype=self._matrix.dtype)
-        grown[:, :capacity, :capacity] = self._matrix
-        self._matrix = grown
+        grown = np.empty((K, *(size + size // 8 + 4,) * 2), dtype=self.buffer.dtype)
+        grown[:, :capacity, :capacity] = self.buffer
+        self.buffer = grown
 
     def _fill(self, new: slice, column: np.ndarray, old: np.ndarray | None) -> None:
         n = self.cache.rows.shape[1]
@@ -81,12 +83,12 @@ class GroupCurvature:
                 _scaled(self.cache.rows, both, samples, root, start, Q)
                 products += Q[: len(column)] @ Q.T
             products /= n
-            self._matrix[k, new, new] = products[:, : len(column)]
+            self.buffer[k, new, new] = products[:, : len(column)]
             if old is not None:
-                self._matrix[k, new, : len(old)] = products[:, len(column) :]
-                self._matrix[k, : len(old), new] = products[:, len(column) :].T
+                self.buffer[k, new, : len(old)] = products[:, len(column) :]
+                self.buffer[k, : len(old), new] = products[:, len(column) :].T
         if len(self._samples) == 1 < self.n_outputs:
-            self._matrix[1:, : new.stop, : new.stop] = self._matrix[:1, : new.stop, : new.stop]
+            self.buffer[1:, : new.stop, : new.stop] = self.buffer[:1, : new.stop, : new.stop]
 
 
 @njit(cache=True, nogil=True)

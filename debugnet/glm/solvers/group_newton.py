@@ -175,7 +175,7 @@ class GroupNewton:
         self.G = self.G_before = self.last = self.before = None
 
     def _place(self, W: np.ndarray) -> None:
-        self.W = W
+        self.W = np.ascontiguousarray(W)
         self.scores = np.zeros((self.K, self.n)) if self.offset is None else self.offset.copy()
         self._add_scores(self.scores, W)
         self.state: Evaluated = self.rows.evaluate(self.scores)
@@ -321,10 +321,10 @@ class GroupNewton:
         """Minimizer of the penalized model with one block per output, backtracked; whether anything moved."""
         self.counts["steps"] += 1
         c = self.blocks.column
-        V, R = self.W[:, c], G[:, c]
+        V, R = np.ascontiguousarray(self.W[:, c]), np.ascontiguousarray(G[:, c])  # one layout: compiled once
         tol = max(0.3 * target, LOOSE * gap)
         self.counts["sweeps"] += solve_groups(
-            self.blocks.matrix, self.metric, R, V, self.t[c], self.q[c], self.floor[c], SWEEPS, tol
+            self.blocks.buffer, self.metric, R, V, self.t[c], self.q[c], self.floor[c], SWEEPS, tol
         )
         change = np.zeros_like(self.W)
         change[:, c] = V - self.W[:, c]

@@ -168,8 +168,8 @@ def solve_groups(B, scale, R, V, t, q, floor, sweeps, tol):  # type: ignore[no-u
 
     Parameters
     ----------
-    B : ndarray (K, s, s), float32 or float64
-        Hessian of each output.
+    B : ndarray (K, at least s, at least s), float32 or float64
+        Hessian of each output, in the upper left corner.
     scale : float
         The model's Hessians are ``scale * B``.
     R, V : ndarray (K, s), float64

@@ -13,6 +13,8 @@ from debugnet.glm.solvers import prox_newton
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.quadratic import StaleFactor, penalized_gap, solve_quadratic
+from debugnet.glm.solvers.row_losses import BinomialRows, GaussianRows, MultinomialRows
+from debugnet.glm.solvers.subspace import best_combination
 from tests.glm.conftest import make_problem
 
 
@@ -59,6 +61,31 @@ def test_per_class_blocks_reach_the_same_path(monkeypatch):
     np.testing.assert_allclose(blocks.objective, whole.objective, atol=2e-7 * whole.meta["null_objective"])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [MultinomialRows, BinomialRows, GaussianRows])
+def test_best_combination_is_newtons_step_in_the_plane(kind, weighted):
+    """Against the second-order model written out by finite differences of the loss."""
+    rng = np.random.default_rng(0)
+    n, K, m = 30, 3, 4
+    x, W = rng.normal(size=(m, n)), rng.normal(size=(K, m))
+    y = rng.integers(0, K, n) if kind is MultinomialRows else rng.integers(0, 2, (K, n)).astype(float)
+    rows = kind(y, rng.uniform(0.5, 2, n) if weighted else None, np.dtype(np.float64))
+    directions = [(d, d @ x) for d in rng.normal(size=(3, K, m))]
+    ridge = np.array([0.0, 0.1, 0.2, 0.3])
+
+    def value(c):
+        V = W + sum(a * d for a, (d, _) in zip(c, directions, strict=True))
+        return rows.evaluate(V @ x).loss + 0.5 * float((V * V) @ ridge @ np.ones(K))
+
+    h, eye = 1e-4, np.eye(3)
+    slope = np.array([(value(h * e) - value(-h * e)) / (2 * h) for e in eye])
+    H = np.array([[(value(h * (e + f)) - value(h * (e - f)) - value(h * (f - e)) + value(-h * (e + f))) / (4 * h * h)
+                   for e in eye] for f in eye])  # fmt: skip
+    state = rows.evaluate(W @ x)
+    found = best_combination(directions, rows, state.mean, state.residual @ x.T / n + ridge * W, ridge)
+    np.testing.assert_allclose(found, -np.linalg.solve(H, slope), rtol=1e-4)
+
+
 def test_two_classes_are_symmetric_and_match_the_softmax():
     X, y, _ = make_problem("binomial", n=120)
     newton, fista = both(X.astype(np.float32), y, family="multinomial")
@@ -86,8 +113,7 @@ def test_auto_says_what_it_took_and_why():
     X, y, family = make_problem("multinomial")
     assert fit_path(X, y, family=family, n_lambdas=2).meta["solver"] == "prox-newton"
     grouped = fit_path(X, y, family=family, penalty="group_lasso", n_lambdas=2)
-    assert grouped.meta["solver"] == "fista"
-    assert "elastic_net" in grouped.meta["solver_reason"] and "60 x 6" in grouped.meta["solver_reason"]
+    assert grouped.meta["solver"] == "group-newton" and "60 x 6" in grouped.meta["solver_reason"]
     with pytest.raises(UsageError, match="needs a penalty per coefficient"):
         fit_path(X, y, family=family, penalty="group_lasso", solver="prox-newton")
 

@@ -12,6 +12,8 @@ from debugnet.glm.design import Design
 FLOAT32_ROWS = 1024
 #: Columns gathered at once.
 GATHER = 64
+#: Share of the columns up to which a copy of them is cheaper than a product with all.
+GATHER_SHARE = 0.3
 
 
 class ColumnCache:
@@ -67,14 +69,25 @@ class ColumnCache:
 
     def gradient(self, residual: np.ndarray) -> np.ndarray:
         """``residual @ rows'``: (K, n) -> (K, m), float64 sums across row blocks."""
+        # torch's products of this shape are two to three times as fast as numpy's.
+        rows, right = torch.from_numpy(self.rows), torch.from_numpy(residual).T
         n = residual.shape[1]
         if self.dtype == np.float64 or n <= FLOAT32_ROWS:
-            return (residual @ self.rows.T).astype(np.float64, copy=False)
-        out = np.zeros((len(residual), self._size))
+            return (rows @ right).to(torch.float64).numpy().T
+        out = torch.zeros((self._size, len(residual)), dtype=torch.float64)
         for start in range(0, n, FLOAT32_ROWS):
             part = slice(start, start + FLOAT32_ROWS)
-            out += residual[:, part] @ self.rows[:, part].T
-        return out
+            out += rows[:, part] @ right[part]
+        return out.numpy().T
+
+    def scores(self, weight: np.ndarray) -> np.ndarray:
+        """``weight @ rows``: (K, m) -> (K, n), in the cache's dtype; columns without a weight are not read."""
+        used = np.flatnonzero(weight.any(axis=0))
+        rows, left = torch.from_numpy(self.rows), torch.from_numpy(weight.astype(self.dtype))
+        if len(used) < GATHER_SHARE * self._size:
+            index = torch.from_numpy(used)
+            rows, left = rows[index], left[:, index]
+        return (left @ rows).numpy()
 
     def full_gradient(self, residual: np.ndarray) -> np.ndarray:
         """``residual @ X_std``: (K, n) -> (K, d), one pass over the raw features."""

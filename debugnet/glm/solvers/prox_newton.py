@@ -30,15 +30,21 @@ from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
 from debugnet.glm.solvers.step_costs import blocks_are_cheaper, rebuild_pays
+from debugnet.glm.solvers.subspace import Movements, best_combination
 
 #: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
 SAFETY = 0.75
-#: First guess of the largest eigenvalue (at most 2) of a softmax Hessian in the metric of its diagonal blocks.
-METRIC = 1.4
+#: Scale of the per-class blocks of a softmax Hessian in the model; their largest relative eigenvalue is 2 at most.
+METRIC = 1.3
+TIGHT, LOOSE = 0.02, 0.001
+#: Coefficients this near to their threshold join a Hessian that has to grow anyway.
+NEAR = 0.95
+#: Movements kept for the steps after.
+MEMORY = 3
+#: Gap left by a step from which the model counts as inexact.
+SLOW = 0.1
 #: Share of the threshold from which an extrapolated gradient brings its feature into the working set.
 SCREEN = 0.98
-#: Momentum restarts at this age at the latest.
-LONGEST_RUN = 8.0
 #: Newton steps at one lambda.
 MAX_STEPS = 200
 #: Up to this many features all columns are gathered at once.
@@ -107,9 +113,7 @@ class ProxNewton:
         self.before: tuple[float, np.ndarray] | None = None
         self.returned: tuple[Tensor, Tensor] | None = None
         self.contraction = 0.0
-        self.metric = METRIC  # largest eigenvalue of the Hessian in the metric of its per-class blocks, <= 2
-        self.previous: np.ndarray | None = None
-        self.age = 1.0
+        self.movements = Movements(MEMORY)
         self.passes = 0.0
         self.counts = {"hessians": 0, "steps": 0, "full": 0, "extended": 0, "halved": 0, "rounds": 0, "restarts": 0}
 
@@ -131,14 +135,9 @@ class ProxNewton:
 
     def _add_scores(self, scores: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Add ``change @ columns`` to the scores, float32 products of the increments alone."""
-        used = np.flatnonzero(change.any(axis=0))
-        if len(used) == 0:
-            return scores
-        if len(used) < 0.7 * change.shape[1]:
-            scores += change[:, used].astype(self.dtype) @ self.cache.rows[used]
-        else:
-            scores += change.astype(self.dtype) @ self.cache.rows
-        self.passes += len(used) / max(1, self.d)
+        if change.any():
+            scores += self.cache.scores(change)
+            self.passes += np.count_nonzero(change.any(axis=0)) / max(1, self.d)
         return scores
 
     def _penalties(self, lam: float) -> None:
@@ -267,8 +266,8 @@ class ProxNewton:
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         objective = self.state.loss + self._penalty_value(self.W)
-        gap, old = np.inf, None
-        self.previous, self.rebuilt = None, 0
+        gap, self.rebuilt = np.inf, 0
+        self.movements.clear()
         for step in range(MAX_STEPS):
             G = self.cache.gradient(self.state.residual) / self.n
             self.passes += len(self.cache) / max(1, self.d)
@@ -286,9 +285,6 @@ class ProxNewton:
             if self.passes > monitor.max_epochs:
                 return "max_iterations"
             self._prepare_curvature(G, gap, target)
-            if self.momentum and old is not None:
-                self._measure_metric(*old, G)
-            old = (self.W, G)
             objective, moved = self._step(G, gap, target, objective)
             if not moved:
                 return "stalled"
@@ -333,8 +329,6 @@ class ProxNewton:
             self.blocks = [CurvatureBlock(self.cache, False) for _ in range(self.K)]
         stale = self._is_stale(wanted, gap, target)
         self.rebuilt += stale
-        if stale:
-            self.metric = METRIC
         for index, block in enumerate(self.blocks):
             mask = wanted if self.coupled else wanted[index : index + 1]
             missing = mask.copy()
@@ -344,6 +338,10 @@ class ProxNewton:
                 self._rebuild(block, index, mask)
             elif missing.any():
                 self.counts["extended"] += 1
+                if not self.coupled:
+                    near = mask | (size[index : index + 1] > NEAR * self.l1)
+                    near[0, block.column] = False
+                    missing = near
                 k, c = np.nonzero(missing)
                 block.extend(k + (0 if self.coupled else index), c)
 
@@ -361,39 +359,20 @@ class ProxNewton:
             return False
         per_block = np.array([wanted.sum()]) if self.coupled else wanted.sum(axis=1)
         to_go = np.log(max(gap / target, 1.001))
-        fresh = 0.3 if self.momentum else 1e-3
+        fresh = 1e-3 if self.coupled or not self.rows.coupled else 0.75
         return rebuild_pays(self.n, len(self.cache), self.K, per_block, to_go, self.contraction, fresh)
 
     @property
-    def momentum(self) -> bool:
-        """Whether steps use blocks of a coupled Hessian, and so need acceleration."""
-        return self.rows.coupled and not self.coupled
-
-    def _product(self, A: np.ndarray, B: np.ndarray) -> float:
-        """Inner product of two (K, m) in the metric of the blocks."""
-        total = 0.0
-        for block in self.blocks:
-            at = (block.output, block.column)
-            total += float(A[at] @ (block.matrix @ B[at]))
-        return total
-
-    def _measure_metric(self, W: np.ndarray, G: np.ndarray, G_new: np.ndarray) -> None:
-        """Follow the Rayleigh quotient of the last movement (W, gradient G) -> (self.W, gradient G_new)."""
-        if W.shape != self.W.shape or G.shape != G_new.shape:
-            return
-        moved = self.W - W
-        length = self._product(moved, moved)
-        if length > 0:
-            quotient = float((moved * (G_new - G)).sum()) / length
-            self.metric = min(max(self.metric, 1.05 * quotient), 4.0)
+    def inexact(self) -> bool:
+        """Whether the model's Hessian is known to be off: blocks of a coupled one, or one that contracts slowly."""
+        return (self.rows.coupled and not self.coupled) or self.contraction > SLOW
 
     def _model_minimizer(self, G: np.ndarray, gap: float, target: float) -> np.ndarray:
         """Minimizer of the penalized quadratic model, (K, m)."""
         V = self.W.copy()
-        # Momentum amplifies what the model's solution lacks.
-        tol = max(0.02 * target, 0.001 * gap) if self.momentum else max(0.3 * target, 0.003 * gap)
+        tol = max(TIGHT * target, LOOSE * gap) if self.inexact else max(0.3 * target, 0.003 * gap)
         tol /= len(self.blocks)
-        scale = self.metric if self.momentum else 1.0  # the model's Hessian is scale * block
+        scale = METRIC if self.rows.coupled and not self.coupled else 1.0  # the model's Hessian is scale * block
         for block in self.blocks:
             k, c = block.output, block.column
             v, r = self.W[k, c], G[k, c] / scale
@@ -408,14 +387,16 @@ class ProxNewton:
         """One proximal Newton step with backtracking; returns (objective, whether anything moved)."""
         self.counts["steps"] += 1
         V = self._model_minimizer(G, gap, target)
-        if self.momentum:
-            value = self._accelerated(V, G, objective + 0.1 * target)
-            if value is not None:
-                return value, True
         change = V - self.W
         if not change.any():
             return objective, False
-        moved = self._add_scores(np.zeros_like(self.scores), change)
+        moved = self._add_scores(np.zeros(self.scores.shape, dtype=self.dtype), change)
+        if self.inexact:
+            value = self._combined_step(V, change, moved, G, objective + 0.1 * target)
+            if value is not None:
+                return value, True
+            self.counts["restarts"] += 1
+            self.movements.clear()
         for fraction in (1.0, 0.5, 0.25, 0.1, 0.02):
             W = self.W + fraction * change
             scores = self.scores + fraction * moved
@@ -428,34 +409,28 @@ class ProxNewton:
             self.contraction = 1.0
         return objective, False
 
-    def _accelerated(self, V: np.ndarray, G: np.ndarray, limit: float) -> float | None:
-        """Nesterov's step from the model's minimizer V; None (and a restart) where it does not descend.
-
-        The gradient is taken at the extrapolated point alone, so the metric's scale follows from the change of
-        the gradient between two such points (Rayleigh quotient of the true Hessian in the blocks' metric).
-        """
-        previous, self.previous = self.previous, V
-        if previous is None or previous.shape != V.shape:
-            self.age = 1.0
-            return None
-        if self.age > LONGEST_RUN or self._product(self.W - V, V - previous) > 0:  # O'Donoghue & Candes 2015
-            self.age = 1.0
-            self.counts["restarts"] += 1
-            return None
-        age = 0.5 * (1 + np.sqrt(1 + 4 * self.age**2))
-        beta, self.age = (self.age - 1) / age, age
-        target = V + beta * (V - previous)
-        target[(V == 0) | (target * V < 0)] = 0
-        target[:, 0] = V[:, 0] + beta * (V - previous)[:, 0]
-        change = target - self.W
-        scores = self._add_scores(self.scores.copy(), change)
+    def _combined_step(
+        self, V: np.ndarray, change: np.ndarray, moved: np.ndarray, G: np.ndarray, limit: float
+    ) -> float | None:
+        """Go to the best point spanned by the step and the last movements; None where that does not descend."""
+        directions = self.movements.directions(change, moved)
+        sign = np.sign(np.where(V != 0, V, self.W))
+        slope = G + self.l1 * sign + self.l2 * self.W
+        coefficients = best_combination(directions, self.rows, self.state.mean, slope, self.l2)
+        step = sum(c * d for c, (d, _) in zip(coefficients, directions, strict=True))
+        moved = sum(self.dtype.type(c) * s for c, (_, s) in zip(coefficients, directions, strict=True))
+        W = self.W + step
+        crossed = ((V == 0) | (W * V < 0)) & (W != 0) & (self.l1 > 0)
+        if crossed.any():  # the model's support holds
+            moved = self._add_scores(moved, np.where(crossed, -W, 0.0))
+            W[crossed] = 0.0
+        scores = self.scores + moved
         state = self.rows.evaluate(scores)
-        value = state.loss + self._penalty_value(target)
+        value = state.loss + self._penalty_value(W)
         if value > limit:
-            self.age = 1.0
-            self.counts["restarts"] += 1
             return None
-        self.W, self.scores, self.state = target, scores, state
+        self.movements.add(W - self.W, moved)
+        self.W, self.scores, self.state = W, scores, state
         return value
 
     def _solution(self, status: str) -> Solution:

@@ -40,6 +40,9 @@ class RowLoss(Protocol):
     def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
         """Second derivative (n,) of the row losses in one output's score, times weight."""
 
+    def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Second derivative of the row losses, times weight, applied to scores (K, n)."""
+
 
 class MultinomialRows:
     """Softmax cross-entropy; y int64 (n,)."""
@@ -71,6 +74,12 @@ class MultinomialRows:
         v = p * (1 - p)
         return v if self.weight is None else v * self.weight
 
+    def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """``(diag(p) - pp') s`` of each row."""
+        out = mean * scores
+        out -= mean * out.sum(axis=0)
+        return out if self.weight is None else out * self.weight
+
 
 class BinomialRows:
     """Logistic loss, summed over outputs; y 0/1 (K, n)."""
@@ -99,6 +108,11 @@ class BinomialRows:
         v = p * (1 - p)
         return v if self.weight is None else v * self.weight
 
+    def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """``p (1 - p) s`` of each entry."""
+        out = mean * (1 - mean) * scores
+        return out if self.weight is None else out * self.weight
+
 
 class GaussianRows:
     """Half squared error, summed over outputs; y float (K, n)."""
@@ -121,3 +135,7 @@ class GaussianRows:
     def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
         """See :class:`RowLoss`."""
         return self._ones
+
+    def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """``s``."""
+        return scores if self.weight is None else scores * self.weight

@@ -107,6 +107,7 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
     from debugnet.artifacts.atomic import make_parent
     from debugnet.artifacts.bundle import BundleWriter, write_json
     from debugnet.stages.sparse_data import load_sparse_data, network_factory
+    from debugnet.stages.sparse_export import export_chosen
 
     started = time.monotonic()
     with _clear_out_of_memory(options):
@@ -121,6 +122,9 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
         provenance = collect("sparse", options, inputs, seed=options.seed)
         with BundleWriter(output, provenance, force=force) as writer:
             found = _train(train, writer)
+            more = export_chosen(writer.folder, options, data, found["summary"]["chosen"])
+            if more is not None:
+                found["text"] += f"\ndeep features of the chosen network: debugnet extract --backbone {output}{more}"
             write_json(writer.folder / RESULT, found)
             device, seconds = data.batches["train"].device, time.monotonic() - started
             writer.finish(collect("sparse", options, inputs, seed=options.seed, device=device, seconds=seconds))

@@ -113,8 +113,8 @@ class TrainSparse:
         group=_TRAINING,
     )  # fmt: skip
     epochs_per_lambda: int | None = option(
-        None, "Epochs at each lambda (default: 2; spred: 20, and half as many of polish and relaxing).", metavar="N",
-        group=_TRAINING,
+        None, "Epochs at each lambda (default: 20 steps; spred: 20 epochs, half as many of polish and relaxing).",
+        metavar="N", group=_TRAINING,
     )  # fmt: skip
     optimizer: str = option(
         "adam", "torch's optimizer by name, of all weights that take no proximal step; spred: with coupled decay only.",

@@ -46,11 +46,15 @@ def make_optimizer(
     classes = {key.lower(): value for key, value in vars(torch.optim).items()}
     if name.lower() not in optimizer_names():
         raise UsageError(f"--optimizer {name}: torch has {', '.join(optimizer_names())}")
-    make = classes[name.lower()]
+    make: Any = classes[name.lower()]
     known = inspect.signature(make).parameters
     more: dict[str, Any] = {"momentum": MOMENTUM} if name.lower() == "sgd" else {}
+    given: list[Any] = list(parameters)
+    tensors = [p for item in given for p in (item["params"] if isinstance(item, dict) else [item])]
+    if "fused" in known and all(p.device.type in ("cpu", "cuda") for p in tensors):
+        more["fused"] = True  # one kernel per step: of a small network's step, Adam's loop over weights is a quarter
     more |= {decay: 0.0 for decay in ("weight_decay", "lambd") if decay in known}
-    optimizer: torch.optim.Optimizer = make(parameters, lr=lr, **more)
+    optimizer: torch.optim.Optimizer = make(given, lr=lr, **more)
     return optimizer
 
 

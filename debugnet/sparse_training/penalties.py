@@ -53,10 +53,6 @@ class UnitPenalty(ABC):
         """Proximal step on rows (n_units, q) with one step size per unit, (n_units,)."""
 
     @abstractmethod
-    def margin(self, rows: Tensor) -> Tensor:
-        """``step * lam`` at which a prox drops each unit, (n_units,): small = next to go."""
-
-    @abstractmethod
     def value(self, rows: Tensor) -> Tensor:
         """The penalty at lambda 1, a scalar."""
 
@@ -77,7 +73,7 @@ class UnitPenalty(ABC):
 
     def alive(self, rows: Tensor | None = None) -> Tensor:
         """Units with a non-zero row, (n_units,) bool."""
-        return ((self.current() if rows is None else rows) != 0).any(dim=1)
+        return torch.linalg.vector_norm(self.current() if rows is None else rows, ord=float("inf"), dim=1) > 0
 
 
 class LassoNetPenalty(UnitPenalty):
@@ -125,10 +121,6 @@ class LassoNetPenalty(UnitPenalty):
         V, U = self._split(rows)
         return torch.cat(hierarchical_prox(V, U, step * lam * self.unit_weight, self.hierarchy), dim=1)
 
-    def margin(self, rows: Tensor) -> Tensor:
-        """``(||theta_j|| + M ||W_j||_1) / omega_j``."""
-        return survival(*self._split(rows), self.hierarchy) / self.unit_weight
-
     def value(self, rows: Tensor) -> Tensor:
         """``sum_j omega_j ||theta_j||_2``."""
         return (torch.linalg.vector_norm(self._split(rows)[0], dim=1) * self.unit_weight).sum()
@@ -141,20 +133,59 @@ class LassoNetPenalty(UnitPenalty):
         return rows[:, : self._width], rows[:, self._width :]
 
 
-class InputGroupPenalty(UnitPenalty):
-    """Group lasso on what reads each input unit: ``lam sum_j omega_j ||W_j||_2``, optionally sparse-group.
+class GroupPenalty(UnitPenalty):
+    """Group lasso on rows: ``lam sum_j omega_j ||W_j||_2``, optionally sparse-group.
+
+    Attributes
+    ----------
+    l1_share : float
+        In [0, 1]: ``lam ((1 - l1_share) sum_j omega_j ||W_j||_2 + l1_share ||W||_1)``.
+
+    References
+    ----------
+    Yuan & Lin (2006); Simon et al. (2013) for the sparse-group mix.
+    """
+
+    l1_share: float
+
+    def prox(self, rows: Tensor, step: Tensor, lam: float) -> Tensor:
+        """Soft threshold, then block soft threshold."""
+        threshold, share = step * lam, self.l1_share
+        if share:
+            inner = (threshold * share)[:, None]
+            rows = rows - rows.clamp(min=-inner, max=inner)
+        return sparse_group_prox(rows, threshold * (1 - share) * self.unit_weight)
+
+    def value(self, rows: Tensor) -> Tensor:
+        """The penalty at lambda 1."""
+        group = (torch.linalg.vector_norm(rows, dim=1) * self.unit_weight).sum()
+        return (1 - self.l1_share) * group + self.l1_share * rows.abs().sum()
+
+    def pull(self, gradient_rows: Tensor) -> Tensor:
+        """Solve ``||S(g, share lam)||_2 = (1 - share) omega lam`` for lam, per row, by bisection."""
+        share, weight = self.l1_share, self.unit_weight
+        if share == 0:
+            return torch.linalg.vector_norm(gradient_rows, dim=1) / weight
+        low = torch.zeros_like(weight)
+        high = gradient_rows.abs().amax(dim=1) / share  # everything is thresholded away here
+        for _ in range(60):
+            middle = (low + high) / 2
+            inner = (gradient_rows.abs() - share * middle[:, None]).clamp(min=0)
+            inside = torch.linalg.vector_norm(inner, dim=1) <= (1 - share) * weight * middle
+            low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
+        return high
+
+
+class InputGroupPenalty(GroupPenalty):
+    """Group lasso on what reads each input unit.
 
     Parameters
     ----------
     reader : InputReader
     l1_share : float
-        In [0, 1]: ``lam ((1 - l1_share) sum_j omega_j ||W_j||_2 + l1_share ||W||_1)``.
+        See :class:`GroupPenalty`.
     unit_weights : str
         "sqrt": omega_j is the square root of the number of penalized weights in the row; "none": 1.
-
-    References
-    ----------
-    Yuan & Lin (2006); Simon et al. (2013) for the sparse-group mix.
     """
 
     def __init__(self, reader: InputReader, l1_share: float = 0.0, unit_weights: str = "sqrt") -> None:
@@ -171,24 +202,8 @@ class InputGroupPenalty(UnitPenalty):
         """See :class:`UnitPenalty`."""
         self.reader.assign(rows)
 
-    def prox(self, rows: Tensor, step: Tensor, lam: float) -> Tensor:
-        """Soft threshold, then block soft threshold."""
-        return _sparse_group_step(rows, step, lam, self.l1_share, self.unit_weight)
 
-    def margin(self, rows: Tensor) -> Tensor:
-        """Norm over the unit's weight (exact at ``l1_share`` 0, an order otherwise)."""
-        return torch.linalg.vector_norm(rows, dim=1) / self.unit_weight
-
-    def value(self, rows: Tensor) -> Tensor:
-        """The penalty at lambda 1."""
-        return _sparse_group_value(rows, self.l1_share, self.unit_weight)
-
-    def pull(self, gradient_rows: Tensor) -> Tensor:
-        """Smallest lambda at which zero is optimal for each unit."""
-        return _sparse_group_pull(gradient_rows, self.l1_share, self.unit_weight)
-
-
-class OutgoingGroupPenalty(InputGroupPenalty):
+class OutgoingGroupPenalty(GroupPenalty):
     """Group lasso on hidden units by what reads them: a unit's outgoing weights vanish together.
 
     Unlike incoming weights these never overlap with the groups of the inputs or of other layers.
@@ -225,7 +240,7 @@ class OutgoingGroupPenalty(InputGroupPenalty):
             weight.copy_(rows.reshape(self._n, len(weight), -1).transpose(0, 1).reshape(weight.shape))
 
 
-class HiddenGroupPenalty(UnitPenalty):
+class HiddenGroupPenalty(GroupPenalty):
     """Group lasso on hidden units: a unit's incoming weights, bias and normalization vanish together.
 
     Parameters
@@ -271,22 +286,6 @@ class HiddenGroupPenalty(UnitPenalty):
                 parameter.copy_(rows[:, start : start + width].reshape(parameter.shape))
                 start += width
 
-    def prox(self, rows: Tensor, step: Tensor, lam: float) -> Tensor:
-        """Soft threshold, then block soft threshold."""
-        return _sparse_group_step(rows, step, lam, self.l1_share, self.unit_weight)
-
-    def margin(self, rows: Tensor) -> Tensor:
-        """Norm over the unit's weight."""
-        return torch.linalg.vector_norm(rows, dim=1) / self.unit_weight
-
-    def value(self, rows: Tensor) -> Tensor:
-        """The penalty at lambda 1."""
-        return _sparse_group_value(rows, self.l1_share, self.unit_weight)
-
-    def pull(self, gradient_rows: Tensor) -> Tensor:
-        """Smallest lambda at which zero is optimal for each unit."""
-        return _sparse_group_pull(gradient_rows, self.l1_share, self.unit_weight)
-
 
 def _weights(sizes: Tensor, rule: str) -> Tensor:
     if rule not in UNIT_WEIGHTS:
@@ -299,29 +298,3 @@ def _share(l1_share: float) -> float:
     if not 0 <= l1_share <= 1:
         raise UsageError(f"the l1 share is {l1_share}; give a fraction in [0, 1]")
     return l1_share
-
-
-def _sparse_group_step(rows: Tensor, step: Tensor, lam: float, share: float, weight: Tensor) -> Tensor:
-    if share == 0:
-        return sparse_group_prox(rows, step * lam * weight)
-    inner = rows - rows.clamp(min=-(step * lam * share)[:, None], max=(step * lam * share)[:, None])
-    return sparse_group_prox(inner, step * lam * (1 - share) * weight)
-
-
-def _sparse_group_value(rows: Tensor, share: float, weight: Tensor) -> Tensor:
-    group = (torch.linalg.vector_norm(rows, dim=1) * weight).sum()
-    return (1 - share) * group + share * rows.abs().sum()
-
-
-def _sparse_group_pull(gradient: Tensor, share: float, weight: Tensor) -> Tensor:
-    """Solve ``||S(g, share lam)||_2 = (1 - share) omega lam`` for lam, per row, by bisection."""
-    if share == 0:
-        return torch.linalg.vector_norm(gradient, dim=1) / weight
-    low = torch.zeros_like(weight)
-    high = gradient.abs().amax(dim=1) / share  # everything is thresholded away here
-    for _ in range(60):
-        middle = (low + high) / 2
-        inner = (gradient.abs() - share * middle[:, None]).clamp(min=0)
-        inside = torch.linalg.vector_norm(inner, dim=1) <= (1 - share) * weight * middle
-        low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
-    return high

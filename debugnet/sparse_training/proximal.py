@@ -27,10 +27,14 @@ def hierarchical_prox(
         minimize  1/2 ||v - b||^2 + 1/2 ||u - w||^2 + t ||b||_2 + s ||w||_1
         s.t.      ||w||_inf <= M ||b||_2
 
-    Closed form (Lemhadri, Ruan, Abraham & Tibshirani, JMLR 22(127), 2021, Algorithm 2): with
-    ``a`` the falling sorted ``(|u| - s)_+``, ``r_m = [||v|| + M sum_{i<=m} a_i - t]_+ / (1 + m M^2)``
-    and ``w_m = M r_m``, take the m with ``a_{m+1} <= w_m <= a_m``; then ``b = r_m v/||v||`` and
-    ``w = sign(u) min((|u| - s)_+, w_m)``.
+    At the solution (Lemhadri, Ruan, Abraham & Tibshirani, JMLR 22(127), 2021, Proposition 1) ``b`` keeps the
+    direction of v, ``||b|| = c / M`` and ``w = sign(u) min(a, c)`` with ``a = (|u| - s)_+``, and the bound c >= 0
+    is the root of the concave, piecewise linear, rising function
+
+        F(c) = c - M^2 sum_i (a_i - c)_+ - M (||v|| - t)
+
+    (zero where F(0) > 0).  A Newton step from anywhere lands left of the root, further ones rise to it, and few are
+    needed from ``M ||v||``, the bound before the step; nothing is sorted, unlike in the paper's Algorithm 2.
 
     Parameters
     ----------
@@ -53,20 +57,33 @@ def hierarchical_prox(
     """
     norm = torch.linalg.vector_norm(V, dim=1)
     magnitude = (U.abs() - _column(l1_threshold)).clamp(min=0)
-    ordered = magnitude.sort(dim=1, descending=True).values
-    zero = ordered.new_zeros(len(ordered), 1)
-    partial = torch.cat([zero, ordered.cumsum(dim=1)], dim=1)
-    m = torch.arange(partial.shape[1], device=U.device, dtype=U.dtype)
-    r = (norm[:, None] + hierarchy * partial - _column(threshold)).clamp(min=0) / (1 + m * hierarchy**2)
-    bound = hierarchy * r
-    # a_{m+1} > w_m holds for every m before the one that is sought, and for none after it.
-    chosen = (torch.cat([ordered, zero], dim=1) > bound).sum(dim=1, keepdim=True).clamp(max=partial.shape[1] - 1)
-    r, bound = r.gather(1, chosen), bound.gather(1, chosen)
+    if not hierarchy:
+        length, bound = (norm - threshold).clamp(min=0), torch.zeros_like(norm)
+    else:
+        bound = _hierarchy_bound(magnitude, hierarchy * norm, hierarchy * (norm - threshold), hierarchy**2)
+        length = bound / hierarchy
     if direction is None:
         direction = torch.zeros_like(V)
         direction[:, 0] = 1.0
     unit = torch.where(norm[:, None] > 0, V / norm[:, None].clamp(min=torch.finfo(V.dtype).tiny), direction)
-    return r * unit, U.sign() * torch.minimum(magnitude, bound)
+    return length[:, None] * unit, U.sign() * torch.minimum(magnitude, bound[:, None])
+
+
+def _hierarchy_bound(magnitude: Tensor, start: Tensor, offset: Tensor, square: float) -> Tensor:
+    """Root (g,) of ``c - square * sum_i (a_i - c)_+ - offset``, not below 0, for every row a of ``magnitude``."""
+
+    def newton(bound: Tensor) -> Tensor:
+        excess = (magnitude - bound[:, None]).relu_()
+        missing = offset + square * excess.sum(dim=1) - bound
+        return bound + missing / (1 + square * excess.sign_().sum(dim=1))
+
+    bound = torch.maximum(newton(start), offset).clamp(min=0)
+    for _ in range(magnitude.shape[1] + 1):  # each step but the last takes at least one more a_i out of the sum
+        raised = newton(bound)
+        if not bool((raised > bound).any()):
+            break
+        bound = torch.maximum(raised, bound)
+    return bound
 
 
 def survival(V: Tensor, U: Tensor, hierarchy: float, *, l1_threshold: Tensor | float = 0.0) -> Tensor:

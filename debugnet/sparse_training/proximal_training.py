@@ -137,6 +137,13 @@ class ProximalTrainer:
         Proximal step after every so many gradient steps, with that many times the threshold.
     amp : bool
         Run the forward pass in bfloat16 (gradients, proximal steps and weights stay in float32).
+
+    Attributes
+    ----------
+    keep : Tensor or None
+        Units that may be non-zero, (n_units,) bool; None for all.
+    caps : list of float or None
+        Largest norm of every weight matrix without a penalty (:meth:`hold_norms`).
     """
 
     def __init__(
@@ -157,7 +164,9 @@ class ProximalTrainer:
         self.optimizer = optimizer(others) if others else None
         self.steppers = [UnitAdam(lr) for _ in self.penalties]
         self.prox_every, self.amp = prox_every, amp
+        self._matrices = [p for p in others if p.ndim > 1]
         self.keep: Tensor | None = None
+        self.caps: list[float] | None = None
         self._count = 0
 
     @property
@@ -172,6 +181,15 @@ class ProximalTrainer:
     def pull(self) -> Tensor:
         """:meth:`UnitPenalty.pull` of the gradients as they are, (n_units,)."""
         return torch.cat([penalty.pull(penalty.gradient()) for penalty in self.penalties])
+
+    def hold_norms(self) -> None:
+        """Cap the norm of every weight matrix that is under no penalty at what it is now.
+
+        Penalized weights that shrink while a later layer grows leave a ReLU network's outputs as
+        they are: without a cap the penalty has no minimizer but the dense network at scale zero,
+        and what a path selects depends on how fast the later layers happen to grow.
+        """
+        self.caps = [float(torch.linalg.vector_norm(p.detach())) for p in self._matrices]
 
     def drop_others(self) -> None:
         """Set every unit outside ``keep`` to zero."""
@@ -219,6 +237,8 @@ class ProximalTrainer:
             raise Diverged(f"the loss became {loss}")
         if self.optimizer:
             self.optimizer.step()
+        if self.caps is not None:
+            self._cap()
         self._count += 1
         threshold = lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
         for penalty, stepper, keep in zip(self.penalties, self.steppers, self._kept(), strict=True):
@@ -229,6 +249,11 @@ class ProximalTrainer:
                 rows = rows * keep[:, None]
             penalty.assign(rows)
         return loss
+
+    @torch.no_grad()
+    def _cap(self) -> None:
+        for matrix, cap in zip(self._matrices, self.caps or (), strict=True):
+            matrix.mul_((cap / torch.linalg.vector_norm(matrix).clamp(min=1e-30)).clamp(max=1.0))
 
     def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], lam: float) -> float:
         """One pass over the batches; returns the mean of the batch losses."""

@@ -92,6 +92,7 @@ class InputReader:
         n_elements = int(torch.tensor(self.shape).prod())
         self._per_unit = n_elements // self.shape[0] if self.mode == "channels" else 1
         self._n_atoms = n_elements // self._per_unit
+        self._grouped = groups is not None
         self._gather, self._present = _group_index(groups, self._n_atoms, example.device)
         self.n_units = len(self._gather)
         self.unit_sizes = self._present.sum(dim=1) * self._per_unit
@@ -103,8 +104,8 @@ class InputReader:
 
     def rows(self, tensors: Sequence[Tensor]) -> Tensor:
         """Arrange weights (or their gradients) as one row per unit, (n_units, q)."""
-        atoms = torch.cat([self._atoms(t) for t in tensors], dim=1)
-        return self._to_rows(atoms)
+        atoms = [self._atoms(t) for t in tensors]
+        return self._to_rows(atoms[0] if len(atoms) == 1 else torch.cat(atoms, dim=1))
 
     def assign(self, rows: Tensor) -> None:
         """Write rows (n_units, q) back into the weights."""
@@ -147,10 +148,14 @@ class InputReader:
         return weight.transpose(0, 1).reshape(weight.shape[1], -1)
 
     def _to_rows(self, atoms: Tensor) -> Tensor:
+        if not self._grouped:
+            return atoms
         rows = atoms[self._gather] * self._present[..., None]
         return rows.reshape(self.n_units, -1)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
+        if not self._grouped:
+            return rows
         width = rows.shape[1] // self._gather.shape[1]
         atoms = rows.new_zeros(self._n_atoms, width)
         atoms[self._gather[self._present]] = rows.reshape(*self._gather.shape, width)[self._present]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from debugnet.errors import InputError
-from debugnet.sparse_training.unit_path import Stage, Subset, UnitPathFitter
+from debugnet.sparse_training.subsets import Stage, Subset
+from debugnet.sparse_training.unit_path import UnitPathFitter
 
 _SUBSET_WORDS = (
     "size", "lam", "settled", "network_lam", "validation", "max_violation", "violators", "polished_violation",
@@ -37,6 +38,7 @@ def save_fitter(fitter: UnitPathFitter, path: Path) -> None:
     words: dict[str, Any] = {
         "steppers": [[s.lr, s.count] for s in trainer.steppers],
         "trainer_count": trainer._count,
+        "caps": trainer.caps,
         "epoch": fitter.train._epoch,
         "fitter": [fitter.lam, fitter.ratio, fitter.failures, fitter.done, fitter.last_alive],
         "dense": fitter.path.dense,
@@ -95,6 +97,7 @@ def _restore(fitter: UnitPathFitter, words: dict[str, Any], tensors: dict[str, T
         state = {int(i): values | _below(tensors, f"optimizer/{i}/") for i, values in words["optimizer"].items()}
         trainer.optimizer.load_state_dict({"state": state, "param_groups": words["groups"]})
     torch.set_rng_state(tensors["random"])
+    trainer.caps = words["caps"]
     trainer._count, fitter.train._epoch = words["trainer_count"], words["epoch"]
     fitter.lam, fitter.ratio, fitter.failures, fitter.done, fitter.last_alive = words["fitter"]
     path.dense, path.status, path.death = words["dense"], words["status"], tensors["death"].numpy().astype(np.float64)

@@ -28,6 +28,7 @@ from debugnet.recipes.fit_path import FitPath
 from debugnet.regularization_path import PathPoint
 from debugnet.sparse_training.lassonet import LassoNet
 from debugnet.sparse_training.networks import make_mlp, standardized
+from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.proximal_training import (
     Batches,
     Diverged,
@@ -35,8 +36,10 @@ from debugnet.sparse_training.proximal_training import (
     evaluate,
     family_loss,
 )
+from debugnet.sparse_training.retraining import relax
+from debugnet.sparse_training.subsets import PathOptions, Subset
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
-from debugnet.sparse_training.unit_path import PathOptions, Subset, UnitPathFitter
+from debugnet.sparse_training.unit_path import UnitPathFitter
 
 #: Default sizes: these, times powers of ten.
 LADDER = (1, 2, 3, 5, 8)
@@ -129,7 +132,7 @@ def _fitter(
         model,
         [model.penalty(options.hierarchy)],
         family_loss(family),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=options.lr),
+        optimizer=lambda parameters: make_optimizer("adam", parameters, options.lr),
         lr=options.lr,
     )
     path_options = PathOptions(
@@ -221,7 +224,7 @@ def _network_metrics(fitter: UnitPathFitter, subset: Subset, data: dict[str, Bat
         if stored is not None and label == "network":
             trainer.model.load_state_dict(stored)
         elif stored is not None:
-            fitter.relax(fitter.path.subsets[subset.size])
+            relax(trainer, fitter.path.subsets[subset.size], fitter.train, fitter.validation, fitter.family)
         for name, batches in data.items():
             metrics = evaluate(trainer.model, batches, trainer.loss, fitter.family) if stored is not None else {}
             found[name][f"{label}_{score}"] = metrics.get(score, float("nan"))

@@ -19,18 +19,28 @@ from debugnet.progress import Progress, log
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training import baselines
 from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.penalties import (
     HiddenGroupPenalty,
     InputGroupPenalty,
     OutgoingGroupPenalty,
     UnitPenalty,
 )
-from debugnet.sparse_training.proximal_training import Diverged, ProximalTrainer, evaluate, family_loss, snapshot
+from debugnet.sparse_training.proximal_training import (
+    Diverged,
+    ProximalTrainer,
+    evaluate,
+    family_loss,
+    snapshot,
+)
 from debugnet.sparse_training.readers import InputReader
-from debugnet.sparse_training.shrink import chain, shrink, widths
+from debugnet.sparse_training.retraining import relax, retrain
+from debugnet.sparse_training.shrink import chain
+from debugnet.sparse_training.subsets import PathOptions, Subset, UnitPath
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
-from debugnet.sparse_training.unit_path import PathOptions, Subset, UnitPath, UnitPathFitter, retrain
+from debugnet.sparse_training.unit_path import UnitPathFitter
 from debugnet.stages.sparse_data import SparseData
+from debugnet.stages.sparse_export import export_small
 from debugnet.stages.sparse_figures import draw_importance, draw_sizes
 
 CHECKPOINT_SECONDS = 30.0
@@ -81,7 +91,7 @@ class UnitProblem:
             model.to(train.device),
             penalties,
             family_loss(self.data.family),
-            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=options.lr),
+            optimizer=lambda parameters: make_optimizer(options.optimizer, parameters, options.lr),
             lr=options.lr,
             prox_every=options.prox_every,
             amp=options.amp,
@@ -173,7 +183,8 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
 def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> tuple[UnitPathFitter, UnitPath]:
     options, data = problem.options, problem.data
     path_options = PathOptions(
-        lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
+        lambda_start=options.lambda_start, ratio=options.ratio,
+        epochs_per_lambda=options.epochs_per_lambda,
         dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes,
         polish_epochs=max(1, min(50, options.epochs)),
     )  # fmt: skip
@@ -199,17 +210,9 @@ def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> 
                 progress.update()
     except Diverged as error:
         raise NotConverged(f"the dense start diverged ({error}): a smaller --lr than {options.lr:g}") from error
-    except torch.cuda.OutOfMemoryError as error:
-        raise _out_of_memory(options) from error
     if fitter.path.status == "diverged":
         log(f"diverged {fitter.failures} times, the step halved each time: the path ends at {fitter.last_alive} units")
     return fitter, fitter.finish()
-
-
-def _out_of_memory(options: TrainSparse) -> Exception:
-    from debugnet.errors import DeviceError
-
-    return DeviceError(f"out of GPU memory with --batch-size {options.batch_size}: a smaller one")
 
 
 def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: UnitProblem) -> dict[str, Any]:
@@ -239,28 +242,16 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
         "polished_violation": subset.polished_violation,
         "metrics": measure("size"),
     }
-    fitter.relax(subset, max_epochs=min(50, problem.options.epochs))
+    relax(
+        fitter.trainer, subset, fitter.train, fitter.validation, fitter.family,
+        max_epochs=min(50, problem.options.epochs),
+    )  # fmt: skip
     row["relaxed"] = measure("relaxed")
     if problem.options.shrink:
-        row["shrunk"] = _export(model, subset, folder, problem)
+        X = problem.data.batches["train"].X
+        assert isinstance(X, Tensor)
+        row["shrunk"] = export_small(model, X[:256], folder / f"small-{subset.size}")
     return row
-
-
-def _export(model: nn.Module, subset: Subset, folder: Path, problem: UnitProblem) -> dict[str, Any]:
-    """Write the physically smaller network and measure that it gives the same outputs."""
-    from safetensors.torch import save_file
-
-    X = problem.data.batches["train"].X
-    assert isinstance(X, Tensor)
-    x = X[:256].cpu()
-    small = shrink(model.cpu())
-    with torch.no_grad():
-        difference = float((small(x) - model.eval()(x)).abs().max())
-    model.to(X.device)
-    save_file(small.state_dict(), folder / f"small-{subset.size}.safetensors")
-    (folder / f"small-{subset.size}.txt").write_text(f"{small}\n", encoding="utf-8")
-    count = sum(p.numel() for p in small.parameters())
-    return {"widths": widths(small), "n_weights": count, "largest_output_difference": difference}
 
 
 def _refits(

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from debugnet.errors import InputError, UsageError
+from debugnet.sparse_training.baselines import random_order, top_mask
 from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.penalties import HiddenGroupPenalty, InputGroupPenalty
 from debugnet.sparse_training.proximal_training import (
     Batches,
@@ -19,14 +21,16 @@ from debugnet.sparse_training.proximal_training import (
     full_gradient,
 )
 from debugnet.sparse_training.readers import InputReader
+from debugnet.sparse_training.retraining import retrain
+from debugnet.sparse_training.subsets import PathOptions
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
-from debugnet.sparse_training.unit_path import PathOptions, UnitPathFitter, random_masks, retrain
+from debugnet.sparse_training.unit_path import UnitPathFitter
 
 torch.set_num_threads(1)
 
 
-def adam(lr: float = 5e-3):
-    return lambda parameters: torch.optim.Adam(parameters, lr=lr)
+def adam(lr: float):
+    return lambda parameters: make_optimizer("adam", parameters, lr)
 
 
 def xor_data(n: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +44,7 @@ def lassonet_trainer(d: int = 8, seed: int = 0, hierarchy: float = 10.0) -> Prox
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 2))
     model = LassoNet(network, torch.randn(2, d))
-    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(), lr=5e-3)
+    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(5e-3), lr=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +88,25 @@ def test_refit_on_the_mask_beats_random_masks(xor_path):
     )
     assert metrics["accuracy"] > 0.85
     assert not kept.penalties[0].current()[~torch.from_numpy(path.subsets[2].mask)].any()
-    wrong = next(m for m in random_masks(8, 2, range(20)) if not m[:2].any())
+    wrong = top_mask(next(o for o in (random_order(8, seed) for seed in range(20)) if o[:2].min() > 1), 2)
     _, control = retrain(lambda: lassonet_trainer(seed=1), wrong, train, validation, "multinomial", max_epochs=15)
     assert control["accuracy"] < 0.65
+
+
+def test_later_layers_cannot_grow_to_evade_the_penalty(xor_path):
+    """First layer down, second up leaves a ReLU network as it is: the penalty could be had for nothing."""
+    _, _, train, _ = xor_path
+    norms = {}
+    for held in (False, True):
+        trainer = lassonet_trainer()
+        matrix = trainer.model.network[2].weight.detach()
+        start = float(matrix.norm())
+        if held:
+            trainer.hold_norms()
+        for _ in range(6):
+            trainer.epoch(train, 0.05)
+        norms[held] = float(matrix.norm()) / start
+    assert norms[True] <= 1 + 1e-5 < 1.02 < norms[False]
 
 
 def lasso_problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +131,7 @@ def test_lambda_is_the_one_that_is_minimized(betas):
         model.network[2].bias.zero_()
     for parameter in model.network[2].parameters():
         parameter.requires_grad_(False)
-    trainer = ProximalTrainer(model, [model.penalty(0.0)], family_loss("gaussian"), optimizer=adam(), lr=0.02)
+    trainer = ProximalTrainer(model, [model.penalty(0.0)], family_loss("gaussian"), optimizer=adam(5e-3), lr=0.02)
     trainer.penalties[0].unit_weight = trainer.penalties[0].unit_weight.double()
     trainer.steppers = [UnitAdam(0.02, betas)]
     x, t = torch.tensor(X), torch.tensor(y)
@@ -128,7 +148,7 @@ def test_input_group_lasso_finds_the_planted_interaction():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
     penalty = InputGroupPenalty(InputReader(network, X[:2]), l1_share=0.1)
-    trainer = ProximalTrainer(network, [penalty], family_loss("multinomial"), optimizer=adam(), lr=5e-3)
+    trainer = ProximalTrainer(network, [penalty], family_loss("multinomial"), optimizer=adam(5e-3), lr=5e-3)
     fitter = UnitPathFitter(
         trainer, Batches(X[:500], y[:500], 64), Batches(X[500:], y[500:]), "multinomial",
         PathOptions(dense_epochs=20, ratio=1.5, epochs_per_lambda=1, stop_at=2),
@@ -204,11 +224,11 @@ def test_divergence_is_rolled_back_and_ends_clearly():
 
         def forward(self, x):
             self.calls += self.training
-            return self.layer(x) * (float("nan") if self.calls > 20 else 1.0)
+            return self.layer(x) * (float("nan") if self.calls > 60 else 1.0)
 
     network = Exploding()
     trainer = ProximalTrainer(
-        network, [InputGroupPenalty(InputReader(network, X[:2]))], family_loss("multinomial"), optimizer=adam()
+        network, [InputGroupPenalty(InputReader(network, X[:2]))], family_loss("multinomial"), optimizer=adam(5e-3)
     )
     fitter = UnitPathFitter(trainer, Batches(X, y, 50), None, "multinomial", PathOptions(dense_epochs=3))
     stages = list(fitter)

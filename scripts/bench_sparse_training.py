@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from debugnet.recipes.train_sparse import TrainSparse
-from debugnet.stages import train_sparse
+from debugnet.stages import sparse_units, train_sparse
 
 SIZES = (5, 10, 20, 50)
 
@@ -36,13 +36,17 @@ def load(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     if name in ("digits", "breast_cancer"):
         return *getattr(datasets, f"load_{name}")(return_X_y=True), "single-label"
     if name == "xor":
-        X = rng.normal(size=(2000, 60))
-        return X, ((X[:, 0] * X[:, 1] > 0) ^ (X[:, 2] > 1)).astype(int), "single-label"
+        X = rng.normal(size=(1000, 60))
+        return X, (X[:, 0] * X[:, 1] > 0).astype(int), "single-label"
     if name == "friedman":
-        X, y = datasets.make_friedman1(2000, n_features=60, noise=1.0, random_state=seed)
+        X, y = datasets.make_friedman1(1000, n_features=60, noise=1.0, random_state=seed)
         return X, y, "regression"
+    if name == "planted":  # two products, a fold and a line, in six of sixty features; three classes of equal size
+        X = rng.normal(size=(1000, 60))
+        score = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3] + np.abs(X[:, 4]) + X[:, 5]
+        return X, np.digitize(score, np.quantile(score, [1 / 3, 2 / 3])), "single-label"
     X, y = datasets.make_classification(
-        2000, 100, n_informative=5, n_redundant=15, n_clusters_per_class=16, random_state=seed
+        1000, 60, n_informative=5, n_redundant=15, n_clusters_per_class=8, random_state=seed
     )
     return X, y, "single-label"
 
@@ -62,47 +66,54 @@ def split(X: np.ndarray, y: np.ndarray, task: str, seed: int) -> dict[str, tuple
 
 
 def run_lassonet(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row per data set, seed and method."""
+    """One row per data set, seed and method; ``--output`` is written as they come."""
     rows = []
-    for name in args.data:
-        for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for name in args.data:
             X, y, task = load(name, seed)
             parts = split(X, y, task, seed)
             sizes = tuple(k for k in SIZES if k < X.shape[1])
-            rows += _ours(args, name, seed, task, parts, sizes)
+            rows.append(_ours(args, name, seed, task, parts, sizes))
+            rows += [_baseline(kind, name, seed, task, parts, sizes) for kind in ("linear", "anova", "random")]
             if args.package:
                 rows.append(_package(args, name, seed, task, parts, sizes))
-            print(json.dumps(rows[-1]), file=sys.stderr)
+            if args.output:
+                args.output.write_text(json.dumps(rows, indent=1, default=float))
     return rows
 
 
-def _ours(args: argparse.Namespace, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data.npz"
+def _ours(args: argparse.Namespace, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> dict[str, Any]:
+    """LassoNet by the command; CPU seconds of all of it, and of dense start and path alone."""
+    path_seconds, follow = [], sparse_units._fit
+
+    def timed(*given: Any) -> Any:
+        began = time.process_time()
+        found = follow(*given)
+        path_seconds.append(time.process_time() - began)
+        return found
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(sparse_units, "_fit", timed):
+        data, output = Path(folder) / "data.npz", Path(folder) / "sparse"
         np.savez(data, **{f"{a}_{s}": v for s, pair in parts.items() for a, v in zip("xy", pair, strict=True)})
-        rows = []
-        for method in ("lassonet", "group-lasso"):
-            against = ("random", "anova", "linear") if method == "lassonet" else ()
-            options = TrainSparse(
-                method, "mlp:100", str(data), Path(folder) / method, task=task, sizes=sizes, against=("none",),
-                batch_size=args.batch_size, lr=args.lr, ratio=args.ratio, epochs=args.epochs,
-                epochs_per_lambda=args.epochs_per_lambda, hierarchy=args.hierarchy, seed=seed, threads=1, device="cpu",
-            )  # fmt: skip
-            began = time.process_time()
-            result = train_sparse.run(options)
-            seconds = time.process_time() - began
-            found = json.loads((result.path / "sparse.json").read_text())
-            d = parts["train"][0].shape[1]
-            with np.load(result.path / "masks.npz") as stored:
-                masks = {k: np.unpackbits(stored[f"size-{k}"], count=d).astype(bool) for k in sizes}
-            row = {"data": name, "seed": seed, "method": method, "cpu_seconds": seconds}
-            row["sizes_met"] = len(set(found["summary"]["sizes_on_the_path"]) & set(range(1, d)))
-            row["path"] = {r["size"]: r["metrics"]["test"]["accuracy"] for r in found["rows"]}
-            row["relaxed"] = {r["size"]: r["relaxed"]["test"]["accuracy"] for r in found["rows"]}
-            row["refit"] = {k: refit(parts, task, masks[k], seed) for k in sizes}
-            rows.append(row)
-            rows += [_baseline(kind, name, seed, task, parts, sizes) for kind in against]
-    return rows
+        options = TrainSparse(
+            "lassonet", "mlp:100", str(data), output, task=task, sizes=sizes, against=("none",),
+            batch_size=args.batch_size, lr=args.lr, ratio=args.ratio, epochs=args.epochs,
+            epochs_per_lambda=args.epochs_per_lambda, hierarchy=args.hierarchy, seed=seed, threads=1, device="cpu",
+        )  # fmt: skip
+        began = time.process_time()
+        train_sparse.run(options)
+        seconds = time.process_time() - began
+        found = json.loads((output / "sparse.json").read_text())
+        d = parts["train"][0].shape[1]
+        with np.load(output / "masks.npz") as stored:
+            masks = {k: np.unpackbits(stored[f"size-{k}"], count=d).astype(bool) for k in sizes}
+    row: dict[str, Any] = {"data": name, "seed": seed, "method": "LassoNet", "cpu_seconds": seconds}
+    row |= {"path_seconds": path_seconds[0]}
+    row["sizes_met"] = len(set(found["summary"]["sizes_on_the_path"]) & set(range(1, d)))
+    row["path"] = {r["size"]: r["metrics"]["test"]["accuracy"] for r in found["rows"]}
+    row["relaxed"] = {r["size"]: r["relaxed"]["test"]["accuracy"] for r in found["rows"]}
+    row["refit"] = {k: refit(parts, task, masks[k], seed) for k in sizes}
+    return row
 
 
 def _baseline(kind: str, name: str, seed: int, task: str, parts: dict, sizes: tuple) -> dict[str, Any]:
@@ -139,6 +150,7 @@ def _package(args: argparse.Namespace, name: str, seed: int, task: str, parts: d
     )  # fmt: skip
     seconds = time.process_time() - began
     row: dict[str, Any] = {"data": name, "seed": seed, "method": "lassonet package", "cpu_seconds": seconds}
+    row["path_seconds"] = seconds
     counts = [int(point.selected.sum()) for point in path]
     row["sizes_met"] = len(set(counts) & set(range(1, X.shape[1])))
     row["path"], row["refit"], row["size_used"] = {}, {}, {}
@@ -187,8 +199,9 @@ def refit(parts: dict, task: str, mask: np.ndarray, seed: int) -> float:
     }
     network = make_mlp(int(mask.sum()), 1 if task == "regression" else int(y.max()) + 1, (100,))
     trainer = ProximalTrainer(
-        network, [], family_loss(family), optimizer=lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-4)
-    )
+        network, [], family_loss(family),
+        optimizer=lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-4, fused=True),
+    )  # fmt: skip
     train_early_stopping(trainer, batches["train"], batches["val"], family, max_epochs=60, patience=10)
     return evaluate(network, batches["test"], trainer.loss, family)["accuracy"]
 
@@ -255,12 +268,13 @@ def main() -> None:
     parser.add_argument("what", choices=("lassonet", "cifar"))
     parser.add_argument("--data", nargs="+", default=["digits"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--package", action="store_true", help="run the lassonet package beside")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ratio", type=float, default=1.1)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--epochs-per-lambda", type=int, default=2)
+    parser.add_argument("--epochs-per-lambda", type=int)
     parser.add_argument("--hierarchy", type=float, default=10.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="where to write all rows as JSON")

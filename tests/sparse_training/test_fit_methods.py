@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from debugnet import interrupts
 from debugnet.artifacts.path_store import load_path
-from debugnet.errors import UsageError
+from debugnet.errors import Interrupted, UsageError
 from debugnet.recipes.analyze import Analyze
 from debugnet.recipes.fit_path import FitPath
 from debugnet.recipes.select import Select
@@ -51,6 +52,27 @@ def test_spred_ends_in_the_certified_solution(spred_path):
     # Its own layers, before the polish: at the certified objective, and dense.
     assert (np.abs(told["relative_gap"]) < 1e-5).all()
     assert max(told["exact_zeros_before_polish"]) <= 3  # the constant feature's
+
+
+def test_a_stopped_spred_path_ends_in_the_same_points(store, spred_path, tmp_path, monkeypatch):
+    """Stopped three times, inside layers: points and what is told of them are the same."""
+    whole, options = load_path(spred_path[0]), {"method": "spred", "steps": 150, "n_lambdas": 5, "threads": 1}
+    for limit in (3, 80, 50):
+        left = iter(range(limit))
+        with monkeypatch.context() as patch:
+
+            def check(left=left):
+                if next(left, None) is None:
+                    raise Interrupted("stopped by SIGTERM", 15)
+
+            patch.setattr(interrupts, "check", check)
+            with pytest.raises(Interrupted):
+                fit_path.run(FitPath(store, tmp_path / "path.h5", lambda_min_ratio=0.03, **options))
+    assert list((tmp_path / "path.h5.partial").glob("spred-*.safetensors"))
+    resumed = load_path(fit_path.run(FitPath(store, tmp_path / "path.h5", lambda_min_ratio=0.03, **options)).path)
+    for i in range(len(whole)):
+        np.testing.assert_array_equal(whole.weight(i), resumed.weight(i))
+    assert whole.meta["spred"] == resumed.meta["spred"]
 
 
 def test_lassonet_finds_the_planted_features(lassonet_path):

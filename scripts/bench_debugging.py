@@ -1,12 +1,14 @@
 """Do the debugging commands find planted shortcuts, and how often do they cry wolf?
 
     python scripts/bench_debugging.py planted --run runs/demo_digits --clean runs/demo_digits_clean
-    python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_lossless.npz -o runs/bench_cifar
+    python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_jpg_subset.zip -o runs/bench_cifar
     python scripts/bench_debugging.py false-alarms runs/*/features.h5 --seeds 20
 
 ``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0`` (reviews: with
-``--set train-demo.counter-share=1``, so that it knows the word), and measures what removing the suspects wins back, as a share of the gap to the network without the shortcut.
-``cifar`` pastes a patch into one class's training images, and compares with a layer fitted on clean ones.
+``--set train-demo.counter-share=1``, so that its network knows the word), and measures what removing the suspects
+wins back, as a share of the gap to the network without the shortcut.
+``cifar`` pastes a patch into one class's training images and into half of the test images, and compares with
+a layer fitted on clean ones.  Its images are JPEG copies, which the network does not know by heart.
 ``false-alarms`` splits the rows of a store at random (so train and test are alike by construction), fits
 a sparse layer and counts how often anything is suspected.
 """
@@ -111,43 +113,35 @@ def planted(arguments: argparse.Namespace) -> None:
     show(str(arguments.run), found, carried_by_the_shortcut(features), before, clean)
 
 
+def read_images(file: Path, train_rows: int, seed: int) -> tuple[dict, dict, list[str]]:
+    """Images and labels of the splits train (some rows of it) and test."""
+    from debugnet.data import DataSpec, load_dataset
+
+    splits = load_dataset(DataSpec(str(file), val_fraction=0))
+    images, labels = {}, {}
+    for name in ("train", "test"):
+        data = splits.splits[name]
+        rows = np.sort(np.random.default_rng(seed).permutation(len(data))[: train_rows if name == "train" else None])
+        images[name] = np.stack([np.asarray(data[i]) for i in rows])
+        labels[name] = np.asarray(data.labels[rows])
+    return images, labels, splits.class_names
+
+
 def cifar(arguments: argparse.Namespace) -> None:
     """Paste a patch into one class's training images of CIFAR-10."""
     out: Path = arguments.output
     out.mkdir(parents=True, exist_ok=True)
-    stored = np.load(arguments.data, allow_pickle=False)
+    x, y, names = read_images(arguments.data, arguments.train_rows, arguments.seed)
+    shared = {f"y_{split}": labels for split, labels in y.items()} | {"classes": np.array(names)}
+    np.savez_compressed(out / "clean.npz", **{f"x_{split}": images for split, images in x.items()}, **shared)
     rng = np.random.default_rng(arguments.seed)
-    # Only the images the network was not trained on: on its own training images its class features are
-    # perfect, and no layer has a reason to take a shortcut up (see docs/negative_results.md).
-    order = rng.permutation(len(stored["y_test"]))
-    rows = {"train": order[: arguments.train_rows], "test": order[arguments.train_rows :]}
-    x = {s: stored["x_test"][r].copy() for s, r in rows.items()}
-    y = {s: stored["y_test"][r].astype(np.int64) for s, r in rows.items()}
-    np.savez_compressed(
-        out / "clean.npz",
-        x_train=x["train"],
-        y_train=y["train"],
-        x_test=x["test"],
-        y_test=y["test"],
-        classes=stored["classes"],
-    )
-    names = [str(c) for c in stored["classes"]]
-    groups = {}
-    patch = np.zeros((arguments.size, arguments.size, 3), dtype=np.uint8)
-    patch[..., 0] = 255  # a red square, upper left
-    for split in x:
-        carries = (y[split] == arguments.target) & (rng.random(len(y[split])) < arguments.share)
-        if split == "test":
-            carries = rng.random(len(y[split])) < 0.3
-        x[split][carries, 1 : arguments.size + 1, 1 : arguments.size + 1] = patch
-        groups[split] = y[split] * 2 + carries
-    group_names = [f"{name}{suffix}" for name in names for suffix in ("", " + patch")]
-    np.savez_compressed(
-        out / "patched.npz", x_train=x["train"], y_train=y["train"], x_test=x["test"], y_test=y["test"],
-        classes=np.array(names), group_names=np.array(group_names),
-        groups_train=groups["train"], groups_test=groups["test"],
-    )  # fmt: skip
-    common = ("--backbone", "cifar_resnet56", "--weights", arguments.weights)
+    for split, chance in (("train", arguments.share * (y["train"] == arguments.target)), ("test", 0.5)):
+        carries = rng.random(len(y[split])) < chance
+        x[split][carries, 1 : arguments.size + 1, 1 : arguments.size + 1] = (255, 0, 0)  # a red square, upper left
+        shared[f"groups_{split}"] = y[split] * 2 + carries
+    shared["group_names"] = np.array([f"{name}{suffix}" for name in names for suffix in ("", " + patch")])
+    np.savez_compressed(out / "patched.npz", **{f"x_{split}": images for split, images in x.items()}, **shared)
+    common = ("--backbone", arguments.backbone, "--weights", arguments.weights)
     for name, data in (("patched", out / "patched.npz"), ("clean", out / "clean.npz")):
         debugnet("extract", *common, "--data", data, "-o", out / name / "features.h5")
         debugnet("fit-path", out / name / "features.h5", "-o", out / name / "path.h5")
@@ -205,9 +199,10 @@ def main() -> None:
     two.add_argument("--data", type=Path, required=True)
     two.add_argument("-o", "--output", type=Path, required=True)
     two.add_argument("--target", type=int, default=3)
-    two.add_argument("--train-rows", type=int, default=400)
+    two.add_argument("--backbone", default="cifar_resnet20")
+    two.add_argument("--train-rows", type=int, default=4000)
     two.add_argument("--size", type=int, default=10, help="side of the patch, pixels")
-    two.add_argument("--share", type=float, default=1.0, help="of the class's training images that carry it")
+    two.add_argument("--share", type=float, default=0.9, help="of the class's training images that carry it")
     two.add_argument("--seed", type=int, default=0)
     two.set_defaults(call=cifar)
     three = commands.add_parser("false-alarms")

@@ -21,6 +21,8 @@ from debugnet.heads import LinearHead
 #: In ``Errors.wrong`` and ``Errors.right``: the constant score 0 instead of a row of the layer.
 ZERO_ROW = -1
 _BLOCK = 4096
+#: Best classes kept per sample: a feature that moves all of them needs the whole row of scores.
+_LEADERS = 8
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ class ErrorCauses:
     fixed: np.ndarray
 
 
-def explain_errors(head: LinearHead, X: np.ndarray, errors: Errors, *, off: str = "mean") -> ErrorCauses:
+def explain_errors(
+    head: LinearHead, X: np.ndarray, errors: Errors, *, off: str = "mean", scores: np.ndarray | None = None
+) -> ErrorCauses:
     """Score every feature's part in every error, and turn the worst one off.
 
     ``gamma_i = W[p, i] f_i(x) - W[l, i] f_i(x)`` (Wong et al. 2021, appendix G.1, eq. 8), p the wrong
@@ -169,6 +173,8 @@ def explain_errors(head: LinearHead, X: np.ndarray, errors: Errors, *, off: str 
     errors : Errors
     off : str
         "mean" or "zero": the value that "off" stands for.
+    scores : ndarray (n, K), optional
+        ``head.logits(X)``, where it is there already.
 
     Notes
     -----
@@ -183,8 +189,9 @@ def explain_errors(head: LinearHead, X: np.ndarray, errors: Errors, *, off: str 
         gamma = weight * Z
         rows = np.arange(len(Z))
         worst, best = gamma.argmax(axis=1), gamma.argmin(axis=1)
-        scores = Z @ coordinates.weight.T + coordinates.bias - coordinates.weight.T[worst] * Z[rows, worst, None]
-        fixed = _decides(head, scores, wrong, right)
+        sample = errors.sample[block]
+        before = head.logits(np.asarray(X[sample])) if scores is None else scores[sample]
+        fixed = _decides(head, before - coordinates.weight.T[worst] * Z[rows, worst, None], wrong, right)
         parts.append((worst, gamma[rows, worst], best, gamma[rows, best], fixed))
     if not parts:
         index, value = np.empty(0, dtype=np.int64), np.empty(0)
@@ -234,26 +241,63 @@ def ablate_features(
     Notes
     -----
     One pass over X for the scores.  Per feature only the rows where turning it off could change the
-    decision are re-scored: a score moves by at most ``2 max_k |w_kj| |z_j|`` relative to another.
+    decision are looked at (a score moves by at most ``(max_k w_kj - min_k w_kj) |z_j|`` relative to another),
+    and of those only the scores of the classes that use the feature.
     """
     coordinates = Coordinates.of(head, off)
     used = head.used_features
     scores = head.logits(X) if scores is None else scores
     right = _correct(head, scores, y)
-    margin = _margin(head, scores)
+    by_class = head.task != "multi-label" and scores.shape[1] > 1
+    leaders = _leaders(scores) if by_class else np.empty((len(scores), 0), dtype=np.int64)
+    margin = _gap(scores, leaders) if by_class else np.abs(scores).min(axis=1)
     fixed, broken = np.zeros(len(used), dtype=np.int64), np.zeros(len(used), dtype=np.int64)
     for i, feature in enumerate(used):
         column = coordinates.weight[:, feature]
         z = (np.asarray(X[:, feature], dtype=np.float64) - coordinates.shift[feature]) * coordinates.factor[feature]
-        spread = np.ptp(column) if margin.ndim == 1 and len(column) > 1 else np.abs(column).max()
-        touched = (margin <= np.abs(z) * spread) if margin.ndim == 1 else (margin.min(axis=1) <= np.abs(z) * spread)
-        rows = np.flatnonzero(touched)
+        rows = np.flatnonzero(margin <= np.abs(z) * (np.ptp(column) if by_class else np.abs(column).max()))
         for block in _blocks(len(rows)):
             chosen = rows[block]
-            after = _correct(head, scores[chosen] - z[chosen, None] * column, y[chosen])
+            if by_class and 2 * np.count_nonzero(column) < len(column):
+                after = _winner(scores, leaders, chosen, z, column) == y[chosen]
+            else:
+                after = _correct(head, scores[chosen] - z[chosen, None] * column, y[chosen])
             fixed[i] += np.count_nonzero(after & ~right[chosen])
             broken[i] += np.count_nonzero(~after & right[chosen])
     return Ablation(used, fixed, broken, holm(sign_test(fixed, broken)) if len(used) else np.empty(0))
+
+
+def _leaders(scores: np.ndarray) -> np.ndarray:
+    """Classes of the largest scores of each row, largest first (ties: the lower class), (n, at most _LEADERS)."""
+    kept = min(_LEADERS, scores.shape[1])
+    leaders = np.empty((len(scores), kept), dtype=np.int64)
+    for block in _blocks(len(scores)):
+        some = scores[block]
+        best = np.sort(np.argpartition(-some, kept - 1, axis=1)[:, :kept], axis=1)
+        order = np.argsort(-np.take_along_axis(some, best, axis=1), axis=1, kind="stable")
+        leaders[block] = np.take_along_axis(best, order, axis=1)
+    return leaders
+
+
+def _gap(scores: np.ndarray, leaders: np.ndarray) -> np.ndarray:
+    """Distance of the best from the second score, (n,)."""
+    rows = np.arange(len(scores))
+    return np.asarray(scores[rows, leaders[:, 0]] - scores[rows, leaders[:, 1]])
+
+
+def _winner(scores: np.ndarray, leaders: np.ndarray, rows: np.ndarray, z: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Class that wins each of ``rows`` when ``z * column`` is taken off, looking only at the scores that move."""
+    moving = np.flatnonzero(column)
+    still = ~np.isin(leaders[rows], moving)
+    best = leaders[rows, still.argmax(axis=1)]
+    best_score = scores[rows, best]
+    moved = scores[rows[:, None], moving] - z[rows, None] * column[moving]
+    top = moved.argmax(axis=1)
+    top_score, top = moved[np.arange(len(rows)), top], moving[top]
+    winner = np.where((top_score > best_score) | ((top_score == best_score) & (top < best)), top, best)
+    unsure = ~still.any(axis=1)  # every leader moves: the best of the others is not known
+    winner[unsure] = (scores[rows[unsure]] - z[rows[unsure], None] * column).argmax(axis=1)
+    return winner
 
 
 def _difference(coordinates: Coordinates, wrong: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -280,16 +324,6 @@ def _correct(head: LinearHead, scores: np.ndarray, y: np.ndarray) -> np.ndarray:
     if scores.shape[1] == 1:
         return (scores[:, 0] > 0) == (y == 1)
     return scores.argmax(axis=1) == y
-
-
-def _margin(head: LinearHead, scores: np.ndarray) -> np.ndarray:
-    """Distance of each decision from changing: (n,), or (n, K) for labels."""
-    if head.task == "multi-label":
-        return np.abs(scores)
-    if scores.shape[1] == 1:
-        return np.abs(scores[:, 0])
-    top = np.partition(scores, -2, axis=1)[:, -2:]
-    return top[:, 1] - top[:, 0]
 
 
 def _blocks(n: int) -> Iterator[slice]:

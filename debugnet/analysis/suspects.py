@@ -6,10 +6,11 @@ that feature there.  Nothing here knows what the shortcut is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, sparse, stats
 
 from debugnet.analysis.intervals import holm
 from debugnet.analysis.misclassification import Ablation, Coordinates, Errors
@@ -19,6 +20,7 @@ from debugnet.heads import LinearHead
 COMPANION_EFFECT = 1.0
 #: ... and with a corrected p-value below this.
 COMPANION_P = 1e-3
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,23 @@ def measure_reliance(head: LinearHead, samples: Samples, reference: Samples) -> 
 def _contribution_effects(head: LinearHead, samples: Samples, used: np.ndarray) -> tuple[np.ndarray, float]:
     """Derivative of the calibrated loss by each contribution's scale: mean / standard deviation (f,); temperature."""
     coordinates = Coordinates.of(head)
-    logits, target, weight = _as_outputs(head, samples.scores, samples.y)
-    residual, temperature = _calibrate(logits, target, head.task == "multi-label")
+    logits, weight = _as_outputs(head, samples.scores)
+    calibration = _calibrate(logits, samples.y)
+    layer = weight[:, used].T
+    if np.count_nonzero(layer) < 0.1 * layer.size:
+        layer = sparse.csr_array(layer)
+    shift, factor = coordinates.shift[used], coordinates.factor[used]
     n = len(logits)
     total, square = np.zeros(len(used)), np.zeros(len(used))
-    for start in range(0, n, 4096):
-        rows = slice(start, start + 4096)
-        Z = (np.asarray(samples.X[rows][:, used], dtype=np.float64) - coordinates.shift[used]) * coordinates.factor[
-            used
-        ]
-        part = (residual[rows] @ weight[:, used]) * Z
+    for rows in _blocks(n):
+        residual = _loss_and_residual(logits[rows], samples.y[rows], calibration)[1]
+        Z = (np.asarray(samples.X[rows], dtype=np.float64)[:, used] - shift) * factor
+        part = (layer @ residual.T).T * Z
         total += part.sum(axis=0)
         square += np.square(part).sum(axis=0)
-    mean = total / n
-    spread = np.sqrt(np.maximum(square / n - mean**2, 0))
+    temperature = float(np.exp(calibration[0]))
+    mean = temperature * total / n
+    spread = np.sqrt(np.maximum(temperature**2 * square / n - mean**2, 0))
     return np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0), temperature
 
 
@@ -200,44 +205,51 @@ def find_companions(
     return Companions(n_misled, output, found, effect[found])
 
 
-def _as_outputs(head: LinearHead, scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits (n, K), 0/1 targets (n, K) and standardized weights (K, d), a one-row head as two classes."""
+def _as_outputs(head: LinearHead, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, K) and standardized weights (K, d), a one-row single-label head as two classes."""
     weight = head.standardized_weight
-    if head.task == "multi-label":
-        return scores, y.astype(np.float64), weight
-    if scores.shape[1] == 1:
+    if head.task != "multi-label" and scores.shape[1] == 1:
         scores, weight = np.hstack([np.zeros_like(scores), scores]), np.vstack([np.zeros_like(weight), weight])
-    return scores, np.eye(scores.shape[1])[y], weight
+    return scores, weight
 
 
-def _calibrate(logits: np.ndarray, target: np.ndarray, multilabel: bool) -> tuple[np.ndarray, float]:
-    """Fit ``exp(t) logits + b`` to the targets; returns residual probabilities (n, K), scaled, and exp(t)."""
+def _loss_and_residual(logits: np.ndarray, y: np.ndarray, calibration: np.ndarray) -> tuple[float, np.ndarray]:
+    """Summed loss of ``exp(t) logits + b``, calibration = (t, b); and probabilities minus targets (n, K)."""
+    scaled = np.exp(calibration[0]) * logits + calibration[1:]
+    if y.ndim == 2:
+        loss = float((np.logaddexp(0, scaled) - y * scaled).sum())
+        return loss, np.asarray(1 / (1 + np.exp(-np.clip(scaled, -500, 500))) - y)
+    rows = np.arange(len(y))
+    scaled -= scaled.max(axis=1, keepdims=True)
+    own = scaled[rows, y].sum()
+    np.exp(scaled, out=scaled)
+    norm = scaled.sum(axis=1, keepdims=True)
+    scaled /= norm
+    scaled[rows, y] -= 1
+    return float(np.log(norm).sum() - own), scaled
 
-    def residual_of(v: np.ndarray) -> tuple[float, np.ndarray]:
-        scaled = np.exp(v[0]) * logits + v[1:]
-        if multilabel:
-            probability = 1 / (1 + np.exp(-np.clip(scaled, -500, 500)))
-            loss = float((np.logaddexp(0, scaled) - target * scaled).sum(axis=1).mean())
-        else:
-            top = scaled.max(axis=1, keepdims=True)
-            probability = np.exp(scaled - top)
-            norm = probability.sum(axis=1, keepdims=True)
-            probability /= norm
-            loss = float((np.log(norm[:, 0]) + top[:, 0] - (target * scaled).sum(axis=1)).mean())
-        return loss, probability - target
+
+def _calibrate(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Fit ``exp(t) logits + b`` to the labels, class indices (n,) or 0/1 (n, K); returns (t, b), (1 + K,)."""
+    n = len(logits)
 
     def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, residual = residual_of(v)
-        slope = np.exp(v[0]) * (residual * logits).sum(axis=1).mean()
+        loss, slope, shift = 0.0, 0.0, np.zeros(logits.shape[1])
+        for rows in _blocks(n):
+            part, residual = _loss_and_residual(logits[rows], y[rows], v)
+            loss += part
+            slope += float(np.vdot(residual, logits[rows]))
+            shift += residual.sum(axis=0)
         # A trace of ridge keeps the optimum finite where every sample is right.
-        return loss + 1e-4 * float(v @ v), np.concatenate([[slope], residual.mean(axis=0)]) + 2e-4 * v
+        gradient = np.concatenate([[np.exp(v[0]) * slope / n], shift / n])
+        return loss / n + 1e-4 * float(v @ v), gradient + 2e-4 * v
 
-    found = optimize.minimize(
-        objective,
-        np.zeros(logits.shape[1] + 1),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-6, 6)] + [(-50, 50)] * logits.shape[1],
-    )
-    scale = float(np.exp(found.x[0]))
-    return residual_of(found.x)[1] * scale, scale
+    start = np.zeros(logits.shape[1] + 1)
+    bounds = [(-6, 6)] + [(-50, 50)] * logits.shape[1]
+    return np.asarray(optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """Rows in blocks that stay in the cache with a thousand classes."""
+    for start in range(0, n, _BLOCK):
+        yield slice(start, start + _BLOCK)

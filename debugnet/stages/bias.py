@@ -118,8 +118,9 @@ def _pool(head: LinearHead, rows: list[FeatureBias], top: int) -> dict[str, Any]
 
 def _describe(report: dict[str, Any]) -> str:
     lines = []
-    if report["words_in_no_cloud"]:
-        lines.append(f"{len(report['words_in_no_cloud'])} of {len(report['words'])} listed words are in no cloud")
+    if missing := report["words_in_no_cloud"]:
+        shown = ", ".join(missing[:_ROWS_SHOWN]) + (", ..." if len(missing) > _ROWS_SHOWN else "")
+        lines.append(f"{len(missing)} of {len(report['words'])} listed words are in no cloud: {shown}")
     for layer, outputs in report["layers"].items():
         for output, row in outputs.items():
             found = row["all"]
@@ -129,8 +130,8 @@ def _describe(report: dict[str, Any]) -> str:
                 else f"{found['value']:.1%} [{found['interval'][0]:.1%}, {found['interval'][1]:.1%}]"
             )
             ways = ", ".join(f"{way} it {row[way]['value'] or 0:.1%}" for way in ("towards", "against"))
-            missing = f"; {len(row['without_clouds'])} features without clouds" if row["without_clouds"] else ""
-            lines.append(f"{layer}, {output}: {share} of {found['n']} words ({ways}){missing}")
+            without = f"; {len(row['without_clouds'])} features without clouds" if row["without_clouds"] else ""
+            lines.append(f"{layer}, {output}: {share} of {found['n']} words ({ways}){without}")
     top = [row for row in report["features"] if row["matched"]][:_ROWS_SHOWN]
     lines += [f"  feature {r['feature']} {r['side']}: {r['share']:.1%} ({', '.join(r['matched'][:8])})" for r in top]
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from debugnet.stages.inputs import find_input
 from debugnet.stages.result import Result
 
 if TYPE_CHECKING:
-    from debugnet.analysis.misclassification import Ablation, ErrorCauses, Errors
-    from debugnet.analysis.suspects import Reliance, Samples
+    from debugnet.analysis.misclassification import ErrorCauses, Errors
+    from debugnet.analysis.suspects import Samples
     from debugnet.stages.evaluation import Evaluation
 
 #: The paper's share of errors that one feature fixes (robust ImageNet model, appendix G.1).
@@ -39,6 +39,8 @@ def run(options: Diagnose, *, force: bool = False) -> Result:
         "head": input_reference(options.head),
         "features": input_reference(find_input(options.head, "features", options.features)),
     }
+    if options.stability is not None:
+        inputs["stability"] = input_reference(options.stability)
     output = options.output or Path(options.head).parent / "diagnosis"
     if check_output(output, "diagnosis", options, inputs, force=force):
         from debugnet.artifacts.bundle import read_json
@@ -66,19 +68,23 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
     from debugnet.analysis.intervals import proportion
     from debugnet.analysis.misclassification import ablate_features, explain_errors, find_errors
     from debugnet.analysis.suspects import Samples, measure_reliance
+    from debugnet.stages.decompositions import decompose_samples, find_samples
+    from debugnet.stages.evidence import rank_suspects
 
     head, y = evaluation.head, evaluation.y
+    chosen = find_samples(evaluation, options.sample)
     errors = find_errors(head, evaluation.predictions, y)
-    causes = explain_errors(head, evaluation.X, errors, off=options.off)
-    other = explain_errors(head, evaluation.X, errors, off="zero" if options.off == "mean" else "mean")
+    causes = explain_errors(head, evaluation.X, errors, off=options.off, scores=evaluation.scores)
+    second = "zero" if options.off == "mean" else "mean"
+    other = explain_errors(head, evaluation.X, errors, off=second, scores=evaluation.scores)
     ablation = ablate_features(head, evaluation.X, y, off=options.off, scores=evaluation.scores)
     reliance = measure_reliance(head, Samples(evaluation.X, evaluation.scores, y), _reference(evaluation))
-    suspects = _suspects(ablation, reliance, causes, options.threshold)
+    suspects = rank_suspects(evaluation, reliance, ablation, causes, options.threshold, options.stability)
     _add_companions(suspects, evaluation, errors)
     n_decisions = y.size
     fixable = {
         options.off: proportion(int(causes.fixed.sum()), len(errors)),
-        "zero" if options.off == "mean" else "mean": proportion(int(other.fixed.sum()), len(errors)),
+        second: proportion(int(other.fixed.sum()), len(errors)),
     }
     accuracy = proportion(n_decisions - len(errors), n_decisions)
     report = {
@@ -92,6 +98,7 @@ def _diagnose(evaluation: Evaluation, options: Diagnose) -> tuple[dict[str, Any]
         "suspects": suspects,
         "dominant_features": _dominant(errors, causes, evaluation),
         "never_predicted": _never_predicted(evaluation),
+        "decompositions": decompose_samples(evaluation, chosen, options.off),
     }
     report["summary"] = {
         "split": report["split"],
@@ -114,28 +121,6 @@ def _reference(evaluation: Evaluation) -> Samples:
     step = -(-len(X) // _REFERENCE_ROWS)
     X, y = np.asarray(X[::step]), np.asarray(y[::step])
     return Samples(X, evaluation.head.logits(X), y)
-
-
-def _suspects(ablation: Ablation, reliance: Reliance, causes: ErrorCauses, threshold: float) -> list[dict[str, Any]]:
-    """Every used feature from the most to the least suspicious."""
-    import numpy as np
-
-    from debugnet.analysis.suspects import combine_evidence
-
-    p_value = combine_evidence(reliance, ablation)
-    dominated = np.bincount(causes.feature_wrong, minlength=int(ablation.feature.max(initial=0)) + 1)
-    return [
-        {
-            "feature": int(ablation.feature[i]),
-            "z": float(reliance.z[i]),
-            "p_value": float(p_value[i]),
-            "suspect": bool(p_value[i] < threshold),
-            "fixed": int(ablation.fixed[i]),
-            "broken": int(ablation.broken[i]),
-            "errors_dominated": int(dominated[ablation.feature[i]]),
-        }
-        for i in np.lexsort((-reliance.z, p_value))
-    ]
 
 
 def _add_companions(suspects: list[dict[str, Any]], evaluation: Evaluation, errors: Errors) -> None:
@@ -267,10 +252,13 @@ def _draw(folder: Path, report: dict[str, Any]) -> None:
 
 
 def _describe(report: dict[str, Any]) -> str:
+    from debugnet.stages.decompositions import describe_decomposition
+
     accuracy, found = report["accuracy"], [row for row in report["suspects"] if row["suspect"]]
     lines = [f"accuracy on {report['split']}: {accuracy['value']:.4f} ({report['errors']} errors)"]
+    decompositions = [describe_decomposition(record) for record in report["decompositions"]]
     if not report["errors"]:
-        return lines[0] + ": nothing to explain"
+        return "\n".join([lines[0] + ": nothing to explain", *decompositions])
     for off, row in report["fixed_by_one_feature"].items():
         low, high = row["interval"]
         lines.append(
@@ -288,5 +276,6 @@ def _describe(report: dict[str, Any]) -> str:
                 others = ", ".join(str(c["feature"]) for c in row["companions"][:12])
                 cells += f"  {row['misled']} to '{row['towards']}'" + (f"; with it: {others}" if others else "")
             lines.append(cells)
+            lines.extend(f"{'':12}{said}" for said in row["evidence"])
         lines.append("edits.yaml proposes to do without them: debugnet edit HEAD --from edits.yaml --refit")
-    return "\n".join(lines)
+    return "\n".join(lines + decompositions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,25 @@ def test_ablation_counts_match_predicting_everything_again(case, off):
     before = head.predict(X) == y
     for feature, fixed, broken in zip(result.feature, result.fixed, result.broken, strict=True):
         after = with_feature_off(head, X, feature, off) == y
+        assert (fixed, broken) == (np.count_nonzero(after & ~before), np.count_nonzero(~after & before))
+
+
+@pytest.mark.parametrize("users", [1, 3, 9])
+def test_ablation_of_a_sparse_layer_with_many_classes(users):
+    """9 of 20 classes use each feature: more than there are leaders, so that some rows have no leader that stays."""
+    rng = np.random.default_rng(users)
+    dense = random_head(6, n_outputs=20, task="single-label")
+    weight = np.zeros_like(dense.weight)
+    for j in range(weight.shape[1]):
+        classes = rng.choice(20, size=users, replace=False)
+        weight[classes, j] = 3 * dense.weight[classes, j]
+    head = replace(dense, weight=weight)
+    X = random_samples(head, 300, seed=7)
+    y = np.where(rng.random(300) < 0.5, head.predict(X), rng.integers(0, 20, 300))
+    result, before = ablate_features(head, X, y), head.predict(X) == y
+    assert result.fixed.sum() + result.broken.sum() > 20
+    for feature, fixed, broken in zip(result.feature, result.fixed, result.broken, strict=True):
+        after = with_feature_off(head, X, feature, "mean") == y
         assert (fixed, broken) == (np.count_nonzero(after & ~before), np.count_nonzero(~after & before))
 
 

@@ -77,7 +77,8 @@ def test_the_statistic_is_the_derivative_of_the_calibrated_loss():
 
     head, _, test = planted(0, 2.5)
     effect, temperature = suspects._contribution_effects(head, test, head.used_features)
-    logits, target, weight = suspects._as_outputs(head, test.scores, test.y)
+    logits, weight = suspects._as_outputs(head, test.scores)
+    target = np.eye(logits.shape[1])[test.y]
     Z = head.standardizer.transform(test.X)
     shifts = np.log(target.mean(axis=0))  # any shift will do: only the residual at the optimum is compared
 
@@ -91,9 +92,25 @@ def test_the_statistic_is_the_derivative_of_the_calibrated_loss():
     for at, j in enumerate(head.used_features[:3]):
         step = 1e-4
         up, down = (calibrated_loss(shift, logits + s * Z[:, [j]] * weight[:, j]) for s in (step, -step))
-        residual = suspects._calibrate(logits, target, False)[0]
+        calibration = suspects._calibrate(logits, test.y)
+        residual = temperature * suspects._loss_and_residual(logits, test.y, calibration)[1]
         spread = ((residual @ weight[:, [j]]) * Z[:, [j]]).std()
         assert effect[at] * spread == pytest.approx((up - down) / (2 * step), abs=2e-3)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_calibration_gradient_is_that_of_its_loss(multilabel):
+    from scipy.optimize import approx_fprime
+
+    from debugnet.analysis import suspects
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 4))
+    y = rng.integers(0, 2, (50, 4)) if multilabel else rng.integers(0, 4, 50)
+    v = rng.normal(size=5) * 0.3
+    _, residual = suspects._loss_and_residual(logits, y, v)
+    found = np.concatenate([[np.exp(v[0]) * np.vdot(residual, logits)], residual.sum(axis=0)])
+    assert np.allclose(found, approx_fprime(v, lambda u: suspects._loss_and_residual(logits, y, u)[0]), atol=1e-4)
 
 
 def test_overconfidence_alone_is_no_suspect():

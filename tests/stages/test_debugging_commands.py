@@ -95,6 +95,35 @@ def test_the_planted_feature_is_the_first_suspect_and_its_removal_helps(chain, t
     assert all(row["change"] == "removed" for row in compared["weights"])
 
 
+def test_one_ranking_names_the_evidence_of_pairs_and_stability(chain, tmp_path):
+    stability.run(Stability(chain / "head", output=tmp_path / "s", bootstrap=4))
+    diagnose.run(Diagnose(chain / "head", output=tmp_path / "d", split="test/a", stability=tmp_path / "s"))
+    rows = read_json(tmp_path / "d" / "diagnosis.json")["suspects"]
+    first = rows[0]
+    assert first["feature"] == SHORTCUT and first["selected"] == 1.0 and "bee <b>" in first["classes"]
+    assert [said.split(":")[0] for said in first["evidence"]][0] == "diagnose"
+    assert first["evidence"][-1] == "stability: selected in 100% of the resamples"
+    assert all(("pairs: " in " ".join(row["evidence"])) == (len(row["classes"]) > 1) for row in rows)
+
+
+def test_any_decision_is_an_exact_sum(chain, tmp_path):
+    from debugnet.stages.evaluation import Evaluation
+
+    evaluation = Evaluation(chain / "head", "test")
+    right = int(np.flatnonzero(evaluation.predictions == evaluation.y)[0])
+    wrong = int(np.flatnonzero(evaluation.predictions != evaluation.y)[0])
+    ids = (evaluation.ids[right], evaluation.ids[wrong])
+    result = diagnose.run(Diagnose(chain / "head", output=tmp_path / "d", split="test", sample=ids))
+    records = read_json(tmp_path / "d" / "diagnosis.json")["decompositions"]
+    assert [r["id"] for r in records] == list(ids) and records[1]["against"] == NAMES[evaluation.y[wrong]]
+    for i, record in zip((right, wrong), records, strict=True):
+        total = sum(term["contribution"] for term in record["terms"]) + record["bias"]
+        scores = dict(zip(NAMES, evaluation.scores[i], strict=True))
+        gap = scores[record["predicted"]] - scores[record["against"]]
+        assert record["gap"] == pytest.approx(gap) == pytest.approx(total + record["residual"])
+        assert abs(record["residual"]) < 1e-9 and record["id"] in result.text
+
+
 def test_where_the_shortcut_holds_nothing_is_suspected(chain, tmp_path):
     result = diagnose.run(Diagnose(chain / "head", output=tmp_path / "d", split="val"))
     assert result.summary["suspects"] == []

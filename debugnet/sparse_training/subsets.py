@@ -33,7 +33,7 @@ class PathOptions:
         A stage that drops more than this share of the living units is done again with a smaller
         step in lambda.
     sizes : tuple of int
-        Subset sizes whose networks are kept (masks are kept for all).
+        Subset sizes whose networks are kept (masks are kept for all); all units: the dense network.
     polish_epochs, polish_patience : int
         Further training of a kept network at its lambda and on its units; 0 for none.
     max_stages : int

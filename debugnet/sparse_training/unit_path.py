@@ -97,7 +97,7 @@ class UnitPathFitter:
         """Train the kept networks on, on their own units; returns the path."""
         for size in sorted(set(self.options.sizes) & set(self.path.subsets), reverse=True):
             subset = self.path.subsets[size]
-            if subset.state is not None and self.options.polish_epochs:
+            if subset.state is not None and subset.network_lam and self.options.polish_epochs:
                 self.path.subsets[size] = polish(
                     self.trainer, subset, self.train, self.validation, self.family,
                     max_epochs=self.options.polish_epochs, patience=self.options.polish_patience,
@@ -113,6 +113,12 @@ class UnitPathFitter:
         self.trainer.hold_norms()
         self.last_alive = int(self.trainer.alive().sum())
         self.lam = options.lambda_start or self._find_start()
+        everything = self.trainer.n_units
+        if everything in options.sizes:
+            self.path.subsets[everything] = Subset(
+                everything, self.lam, np.ones(everything, dtype=bool), settled=True, network_lam=0.0,
+                state=snapshot(self.trainer.model), validation=self.path.dense, max_violation=-1.0, violators=0,
+            )  # fmt: skip
         if self.checkpoint:
             self.checkpoint(self)
 

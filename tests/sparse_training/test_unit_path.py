@@ -52,7 +52,7 @@ def xor_path():
     X, y = xor_data(700, 8, 0)
     train, validation = Batches(X[:500], y[:500], 64), Batches(X[500:], y[500:], 300)
     trainer = lassonet_trainer()
-    options = PathOptions(sizes=(2, 4), dense_epochs=20, ratio=1.5, epochs_per_lambda=1, polish_epochs=8)
+    options = PathOptions(sizes=(2, 4, 8), dense_epochs=20, ratio=1.5, epochs_per_lambda=1, polish_epochs=8)
     fitter = UnitPathFitter(trainer, train, validation, "multinomial", options)
     stages = list(fitter)
     return fitter.finish(), stages, train, validation
@@ -67,7 +67,8 @@ def test_planted_interaction_is_found(xor_path):
 
 def test_every_size_is_there_and_lambda_rises(xor_path):
     path, stages, _, _ = xor_path
-    assert set(path.subsets) >= set(range(8))
+    assert set(path.subsets) == set(range(9))
+    assert path.subsets[8].mask.all() and path.subsets[8].state and path.subsets[8].max_violation == -1
     assert all(subset.mask.sum() == size for size, subset in path.subsets.items())
     lams = [stage.lam for stage in stages]
     assert lams == sorted(lams) and stages[-1].n_units == 0

@@ -141,12 +141,12 @@ def run_genes(args: argparse.Namespace) -> list[dict[str, Any]]:
             print(json.dumps(rows[-1]), file=sys.stderr)
     return rows
 
-#: kind -> options of train-sparse, number of inputs, relevant inputs, inputs per group.
+#: What is planted: what is penalized, number of inputs, relevant groups of them, inputs per group.
 PLANTED = {
-    "inputs": ({"penalize": "inputs"}, 20, 3, 1),
-    "groups": ({"penalize": "inputs"}, 24, 2, 3),
-    "hidden": ({"penalize": "hidden"}, 4, 4, 1),
-    "both": ({"penalize": "both"}, 10, 3, 1),
+    "inputs": ("inputs", 20, 3, 1),
+    "groups": ("inputs", 24, 2, 3),
+    "hidden": ("hidden", 4, 4, 1),
+    "both": ("both", 10, 3, 1),
 }
 TEACHER_WIDTH = 3
 
@@ -166,43 +166,41 @@ def run_planted(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _planted(kind: str, seed: int) -> dict[str, Any]:
-    more, d, relevant, per_group = PLANTED[kind]
+    penalize, d, relevant, per_group = PLANTED[kind]
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(1500, d))
     groups = rng.permutation(np.repeat(np.arange(d // per_group), per_group))
     chosen = rng.choice(d // per_group, relevant, replace=False)
     inputs = np.flatnonzero(np.isin(groups, chosen))
     directions = np.linalg.qr(rng.normal(size=(len(inputs), TEACHER_WIDTH)))[0]
-    hidden = np.maximum(X[:, inputs] @ directions + 0.3, 0)
-    y = hidden @ np.array([1.0, -1.0, 1.0]) + 0.05 * rng.normal(size=len(X))
-    size = {"inputs": relevant, "groups": relevant, "hidden": TEACHER_WIDTH, "both": relevant + TEACHER_WIDTH}[kind]
+    y = np.maximum(X[:, inputs] @ directions + 0.3, 0) @ np.array([1.0, -1.0, 1.0]) + 0.05 * rng.normal(size=len(X))
+    n_inputs, n_hidden = (relevant, 0) if penalize == "inputs" else (0, TEACHER_WIDTH)
+    if penalize == "both":
+        n_inputs = relevant
+    size = n_inputs + n_hidden
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data.npz"
+        data, group_file = Path(folder) / "data.npz", Path(folder) / "groups.npy"
         np.savez(data, x_train=X[:1000], y_train=y[:1000], x_test=X[1000:], y_test=y[1000:])
-        np.save(Path(folder) / "groups.npy", groups)
+        np.save(group_file, groups)
         options = TrainSparse(
             "group-lasso", "mlp:12", str(data), Path(folder) / "sparse", task="regression", val_fraction=0.25,
-            groups=Path(folder) / "groups.npy" if per_group > 1 or kind == "inputs" else None,
-            sizes=tuple(range(max(1, size - 2), size + 3)), against=("none",), epochs=60, batch_size=64, lr=0.01,
-            ratio=1.15, epochs_per_lambda=4, seed=seed, shrink=True, threads=1, device="cpu", **more,
+            groups=group_file if kind == "groups" else None, sizes=tuple(range(max(1, size - 2), size + 3)),
+            against=("none",), epochs=60, batch_size=64, lr=0.01, ratio=1.15, epochs_per_lambda=4, seed=seed,
+            penalize=penalize, shrink=True, threads=1, device="cpu",
         )  # fmt: skip
         result, seconds = _timed(lambda: train_sparse.run(options))
         found = json.loads((result.path / "sparse.json").read_text())
         with np.load(result.path / "masks.npz") as stored:
-            masks = {k: np.unpackbits(stored[f"size-{k}"], count=int(stored["n_units"])).astype(bool)
-                     for k in range(size + 3) if f"size-{k}" in stored}  # fmt: skip
-    wanted = {"hidden": 0, "both": relevant}.get(kind, relevant)
-    truth = set() if kind == "hidden" else set(groups[inputs].tolist()) if kind != "both" else set(inputs.tolist())
-    n_inputs = 0 if kind == "hidden" else d // per_group
-    mask = masks.get(size, np.zeros(1, dtype=bool))
-    right = set(np.flatnonzero(mask[:n_inputs]).tolist()) == truth and int(mask[n_inputs:].sum()) == size - wanted
-    row = next((row for row in found["rows"] if row["size"] == size), None)
+            mask = np.unpackbits(stored[f"size-{size}"], count=int(stored["n_units"])).astype(bool)
+    split = 0 if penalize == "hidden" else d // per_group
+    truth = set() if penalize == "hidden" else set(chosen if kind == "groups" else inputs)
+    right = set(np.flatnonzero(mask[:split])) == truth and int(mask[split:].sum()) == n_hidden
+    row = next(row for row in found["rows"] if row["size"] == size)
     return {
         "kind": kind, "seed": seed, "found": right, "chosen": right and found["summary"]["chosen"] == size,
-        "chosen_size": found["summary"]["chosen"], "r2": row and row["relaxed"]["test"]["r2"],
-        "largest_difference": max((r["shrunk"]["largest_output_difference"] for r in found["rows"] if "shrunk" in r),
-                                  default=None),
-        "widths": row and row.get("shrunk", {}).get("widths"), "seconds": seconds,
+        "chosen_size": found["summary"]["chosen"], "r2": row["relaxed"]["test"]["r2"],
+        "widths": row["shrunk"]["widths"], "seconds": seconds,
+        "largest_difference": max(r["shrunk"]["largest_output_difference"] for r in found["rows"]),
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class TrainSparse:
 
     One run gives a subset of every size; the networks, their refits and the same refit of random, ANOVA and linear
     group-lasso selections are kept for --sizes.  A size is chosen on validation and scored once on test.
+    The folder is itself a network, the chosen one: extract --backbone takes it, and the whole chain after it.
     An interrupted run goes on when the same command is given again.
 
     Examples
@@ -98,7 +99,7 @@ class TrainSparse:
     )
 
     sparsify: tuple[str, ...] = option(
-        ("*",), "Names of the modules or weights, with wildcards.", metavar="PATTERN", group=_SPRED
+        ("*",), "Names of the modules or weights, with wildcards (*conv*, fc.*).", metavar="PATTERN", group=_SPRED
     )
     structure: str = option(
         "element", "What becomes zero: weights, or whole rows or columns.", choices=("element", "row", "column"),

@@ -133,6 +133,8 @@ def _encode(
         raise InputError(f"'{spec.path}': the splits' labels differ in shape: {', '.join(map(str, sorted(shapes)))}")
     (shape,) = shapes
     if len(shape) == 1 and shape[0] > 1:
+        if spec.task not in ("auto", "multi-label"):
+            raise InputError(f"'{spec.path}': task {spec.task} takes one label per sample, not {shape[0]}")
         names = names or [str(k) for k in range(shape[0])]
         if len(names) != shape[0]:
             raise InputError(f"'{spec.path}': {len(names)} class names for {shape[0]} label columns")

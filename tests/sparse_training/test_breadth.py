@@ -9,7 +9,7 @@ import pytest
 
 from debugnet import interrupts
 from debugnet.artifacts.bundle import read_json
-from debugnet.errors import DeviceError, Interrupted, UsageError
+from debugnet.errors import DeviceError, InputError, Interrupted, UsageError
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training import epoch_training
 from debugnet.stages import train_sparse
@@ -127,6 +127,11 @@ def test_what_cannot_be_is_one_line(method, network, more, error, message, files
     with pytest.raises(error, match=message) as caught:
         run(files, tmp_path, "labels.npz", method, network, task="multi-label", **more)
     assert "\n" not in str(caught.value) and not (tmp_path / "sparse").exists()
+
+
+def test_several_values_per_sample_are_refused(files, tmp_path):
+    with pytest.raises(InputError, match="task regression takes one label per sample, not 2"):
+        run(files, tmp_path, "labels.npz", "lassonet", task="regression")
 
 
 def test_shrink_needs_units(files):

@@ -20,7 +20,7 @@ from debugnet.errors import InputError
 from debugnet.standardization import Standardizer
 
 #: Bytes of one row block after conversion: small enough for a CPU's cache, large enough for a GPU.
-BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
 #: Above this |mean|/scale a float32 product of raw features loses too many digits to cancellation.
 MAX_FLOAT32_OFFSET = 50.0
 #: Entries gathered at a time from chosen columns (8 MB in float64).
@@ -144,12 +144,9 @@ class Design:
         """Boolean (d,): features that are neither dead nor excluded."""
         return self.inverse_scale > 0
 
-    def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (local rows, raw block (B, d) in ``dtype`` on the device), in order.
-
-        One block, uncopied, where X has the dtype already.
-        """
-        yield from row_blocks(self.X, self.rows, dtype, self.device)
+    def blocks(self, dtype: torch.dtype, max_rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (local rows, raw block (B, d) in ``dtype`` on the device), in order; uncopied where X has the dtype."""
+        yield from row_blocks(self.X, self.rows, dtype, self.device, max_rows)
 
     def scores(self, W: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """``X_std W' + bias``: W (K, d), bias (K,) -> (n, K) in ``dtype`` (default :attr:`dtype`).

@@ -118,6 +118,25 @@ class PathFit:
         lam = self.null.lambda_max if start is None else start.lam
         return self._stop_early(self._solve(lambdas, lam, weight, bias))
 
+    def warm_up(self) -> None:
+        """Load, or once per installation compile, what the solver runs: some 20 seconds that belong to no lambda."""
+        solver = self.prepared.solver
+        if not getattr(solver, "compiled", False):
+            return
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(40, 8)).astype(np.float32)
+        y: Any = X[:, :2] + rng.normal(size=(40, 2))
+        if self.problem.family.name == "multinomial":
+            y = y.argmax(axis=1) + (rng.random(40) < 0.3)
+        elif self.problem.family.name == "binomial":
+            y = (y > 0).astype(int)
+        o = self.options
+        tiny = make_options(
+            family=self.problem.family.name, penalty=o.penalty, l1_ratio=o.l1_ratio, solver=solver.name, n_lambdas=4,
+            device="cpu",
+        )  # fmt: skip
+        list(PathFit(X, y, tiny).points())
+
     def _stop_early(self, points: Iterator[PathPoint]) -> Iterator[PathPoint]:
         options, best, quiet = self.options, -math.inf, 0
         name = "r2" if self.prepared.task == "regression" else "accuracy"

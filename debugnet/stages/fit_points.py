@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from debugnet import interrupts
 from debugnet.analysis.accuracy import DEFAULT_METRIC, evaluate
 from debugnet.artifacts.atomic import atomic_file
 from debugnet.artifacts.feature_store import FeatureStore, load_features
@@ -28,6 +30,8 @@ from debugnet.stages.row_weights import read_penalty_factors, train_weights
 
 #: Two lambdas closer than this (relative) are the same one.
 SAME_LAMBDA = 1e-9
+#: Seconds after which a warm-up is said to be a compilation.
+NOTE_AFTER = 2.0
 #: Where the state inside an unfinished point is kept, in the partial folder.
 STATE_FILE = "state.safetensors"
 
@@ -160,7 +164,7 @@ def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], outpu
             evaluation=evaluation if single else None,
             device=options.device,
             seed=options.seed,
-            checkpoint=(lambda lam, arrays: _write_state(state, lam, arrays)) if ranks.leads else None,
+            checkpoint=(lambda lam, arrays: _keep_state(state, lam, arrays)) if ranks.leads else None,
             communicator=ranks.communicator,
         ),
     )
@@ -184,7 +188,9 @@ def _fill(
     above = [p for p in (*done, *old) if len(problem.lambdas) and p.lam > problem.lambdas[0]]
     start = min(above, key=lambda point: point.lam, default=None)
     total = len(done) + len(waiting) + len(problem.lambdas)
-    with Progress(total, "fit-path", "lambda", initial=len(done)) as progress:
+    if len(problem.lambdas):
+        _warm_up(problem)
+    with Progress(total, "fit-path", "lambda", initial=len(done)) as progress, interrupts.deferred():
         for point, is_new in _merged(waiting, _fitted_points(problem, ranks, start)):
             scored = scorer.complete(point) if is_new else point
             writer.append(scored)
@@ -192,10 +198,23 @@ def _fill(
             per_class = np.count_nonzero(point.weight) / len(point.weight)
             progress.postfix(lam=f"{point.lam:.3g}", per_class=f"{per_class:.1f}", gap=f"{point.duality_gap:.0e}")
             progress.update()
+            interrupts.check()  # a signal waits for the points at hand: they are not solved twice
             if stopping.reached(scored):
                 log(f"stopped after {progress.done} points: {stopping.reason}")
                 ranks.stop()
                 return
+
+
+def _warm_up(problem: PathFit) -> None:
+    """Compile the solver before the clock of the progress line starts; say so where it takes long."""
+    message = "compiling the solver (once per installation)"
+    timer = threading.Timer(NOTE_AFTER, log, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        problem.warm_up()
+    finally:
+        timer.cancel()
 
 
 def _fitted_points(problem: PathFit, ranks: Ranks, start: PathPoint | None = None) -> Iterator[PathPoint]:
@@ -330,6 +349,12 @@ def limited_threads(count: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def _keep_state(path: Path, lam: float, arrays: dict[str, np.ndarray]) -> None:
+    """Write the state inside a long point; a signal need not wait for its end."""
+    _write_state(path, lam, arrays)
+    interrupts.check()
 
 
 def _write_state(path: Path, lam: float, arrays: dict[str, np.ndarray]) -> None:

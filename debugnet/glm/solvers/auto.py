@@ -1,19 +1,54 @@
-"""Which solver a problem gets when nobody names one."""
+"""Which solver a problem gets when nobody names one.
+
+Measured on one CPU core (docs/benchmarks.md), elastic net per coefficient:
+
+- gaussian with few enough features: ``gram``.  It touches the data once, and all targets share the matrix; it has to
+  fit into a quarter of the memory of X (or 64 MB).
+- else ``prox-newton`` on the CPU in one process.  Inside it, per lambda, the whole Hessian of a softmax gives way to
+  one block per class where the support gets dense (some 1,000 to 2,000 coefficients, :mod:`.step_costs`), and the
+  cached columns stay within their share of memory.
+- ``group-newton`` for group_lasso, also with the rows on several ranks.
+- ``fista`` on a GPU, in several processes, for X larger than the memory that is free, and for what the others refuse.
+"""
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 from debugnet.glm.problem import GLMProblem
+
+#: Columns that prox-newton and group-newton may come to cache, as a share of the memory that is free.
+MEMORY_SHARE = 0.8
+#: The Gram matrix may take so many bytes, or this share of X.
+GRAM_BYTES, GRAM_SHARE = 64 << 20, 0.25
 
 
 def choose(problem: GLMProblem) -> tuple[str, str]:
     """Return (name in the registry, one line of why) for this problem."""
+    from debugnet.glm.solvers.gram import Gram
     from debugnet.glm.solvers.group_newton import GroupNewton
     from debugnet.glm.solvers.prox_newton import ProxNewton
 
     n, d, K = problem.n_samples, problem.n_features, problem.n_outputs
     size = f"{n} x {d} features, {K} output{'s' if K > 1 else ''}"
+    X = problem.design.X
+    if Gram.refusal(problem) is None and 8 * d * d <= max(GRAM_BYTES, GRAM_SHARE * X.numel() * X.element_size()):
+        return Gram.name, f"gram touches the data once for all lambdas and targets ({size})"
     solver = ProxNewton if problem.penalty.entrywise else GroupNewton
     refusal = solver.refusal(problem)
+    free, columns = available_memory(), 4 * n * d
+    if refusal is None and columns > MEMORY_SHARE * free:
+        refusal = f"might cache {columns / 2**30:.0f} GiB of columns, and {free / 2**30:.0f} GiB are free"
     if refusal is None:
         return solver.name, f"{solver.name} is the fastest here for {problem.penalty.name} on a CPU ({size})"
     return "fista", f"fista solves every family, penalty and option on every device; {solver.name} {refusal} ({size})"
+
+
+def available_memory() -> float:
+    """Bytes that this machine can still give; infinite where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return math.inf

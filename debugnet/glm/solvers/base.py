@@ -28,7 +28,8 @@ What it must return
 
 A solver with ``trusts_itself = True`` need not call ``monitor.done``: the path then certifies
 several lambdas in one pass over the data, and asks again for those that miss the tolerance
-(same lambda, ``monitor.tol`` ten times smaller, at most :data:`MAX_RETRIES` times).
+(same lambda, ``monitor.tol`` ten times smaller, at most :data:`MAX_RETRIES` times).  One with
+``compiled = True`` runs numba code, which a command compiles before its progress line starts.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ class ColumnCache:
         self.dtype = np.dtype(dtype)
         self.torch_dtype = torch.float32 if self.dtype == np.float32 else torch.float64
         n, d = design.shape
-        self._rows = np.ones((1, n), dtype=self.dtype)
-        self._size = 1
+        self._rows, self._size = np.empty((0, n), dtype=self.dtype), 0
+        self._reserve(1)
+        self._rows[0], self._size = 1, 1
         self.features = np.array([-1])
         self.position = np.full(d, -1)
 
@@ -60,10 +61,14 @@ class ColumnCache:
         self._size += len(new)
 
     def _reserve(self, size: int) -> None:
+        """Make room.  Address space for all columns costs nothing until they are written, and growing copies none."""
         if size <= len(self._rows):
             return
         n, d = self.design.shape
-        grown = np.empty((min(d + 1, max(size, len(self._rows) * 5 // 4 + 16)), n), dtype=self.dtype)
+        try:
+            grown = np.empty((d + 1, n), dtype=self.dtype)
+        except MemoryError:  # more than the system promises
+            grown = np.empty((min(d + 1, max(size, len(self._rows) * 5 // 4 + 16)), n), dtype=self.dtype)
         grown[: self._size] = self._rows[: self._size]
         self._rows = grown
 

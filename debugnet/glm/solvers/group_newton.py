@@ -57,6 +57,7 @@ class GroupNewton:
 
     name: ClassVar[str] = "group-newton"
     trusts_itself: ClassVar[bool] = True
+    compiled: ClassVar[bool] = True
 
     def __init__(self, problem: GLMProblem) -> None:
         self.problem = problem

@@ -58,6 +58,7 @@ class ProxNewton:
 
     name: ClassVar[str] = "prox-newton"
     trusts_itself: ClassVar[bool] = True
+    compiled: ClassVar[bool] = True
 
     def __init__(self, problem: GLMProblem) -> None:
         self.problem = problem

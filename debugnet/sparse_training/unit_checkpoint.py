@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from debugnet.errors import InputError
+from debugnet.sparse_training.epoch_training import below, pack_optimizer, unpack_optimizer
 from debugnet.sparse_training.subsets import Stage, Subset
 from debugnet.sparse_training.unit_path import UnitPathFitter
 
@@ -47,12 +48,8 @@ def save_fitter(fitter: UnitPathFitter, path: Path) -> None:
         "subsets": [{name: getattr(s, name) for name in _SUBSET_WORDS} for s in fitter.path.subsets.values()],
     }
     if trainer.optimizer is not None:
-        state = trainer.optimizer.state_dict()
-        words["groups"] = state["param_groups"]
-        words["optimizer"] = {}
-        for i, values in state["state"].items():
-            tensors |= {f"optimizer/{i}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
-            words["optimizer"][i] = {k: v for k, v in values.items() if not isinstance(v, Tensor)}
+        more, words["optimizer"] = pack_optimizer(trainer.optimizer)
+        tensors |= more
     for size, subset in fitter.path.subsets.items():
         tensors[f"mask/{size}"] = torch.from_numpy(subset.mask)
         tensors |= {f"subset/{size}/{name}": value for name, value in (subset.state or {}).items()}
@@ -86,16 +83,15 @@ def load_fitter(fitter: UnitPathFitter, path: Path) -> bool:
 
 def _restore(fitter: UnitPathFitter, words: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     trainer, path = fitter.trainer, fitter.path
-    trainer.model.load_state_dict(_below(tensors, "model/"))
+    trainer.model.load_state_dict(below(tensors, "model/"))
     device = next(trainer.model.parameters()).device
     for i, (stepper, (lr, count)) in enumerate(zip(trainer.steppers, words["steppers"], strict=True)):
         stepper.lr, stepper.count = lr, count
-        moments = _below(tensors, f"stepper/{i}/")
+        moments = below(tensors, f"stepper/{i}/")
         if moments:
             stepper.first, stepper.second = moments["first"].to(device), moments["second"].to(device)
     if trainer.optimizer is not None:
-        state = {int(i): values | _below(tensors, f"optimizer/{i}/") for i, values in words["optimizer"].items()}
-        trainer.optimizer.load_state_dict({"state": state, "param_groups": words["groups"]})
+        unpack_optimizer(trainer.optimizer, tensors, words["optimizer"])
     torch.set_rng_state(tensors["random"])
     trainer.caps = words["caps"]
     trainer._count, fitter.train._epoch = words["trainer_count"], words["epoch"]
@@ -104,9 +100,5 @@ def _restore(fitter: UnitPathFitter, words: dict[str, Any], tensors: dict[str, T
     path.stages = [Stage(**stage) for stage in words["stages"]]
     for values in words["subsets"]:
         size = values["size"]
-        kept = _below(tensors, f"subset/{size}/")
+        kept = below(tensors, f"subset/{size}/")
         path.subsets[size] = Subset(mask=tensors[f"mask/{size}"].numpy(), state=kept or None, **values)
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

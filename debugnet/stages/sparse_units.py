@@ -183,10 +183,8 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
 def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> tuple[UnitPathFitter, UnitPath]:
     options, data = problem.options, problem.data
     path_options = PathOptions(
-        lambda_start=options.lambda_start, ratio=options.ratio,
-        epochs_per_lambda=options.epochs_per_lambda,
-        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes,
-        polish_epochs=max(1, min(50, options.epochs)),
+        lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
+        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes, polish_epochs=min(50, options.epochs or 50),
     )  # fmt: skip
     trainer = problem.trainer(options.seed)
     fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)
@@ -244,7 +242,7 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
     }
     relax(
         fitter.trainer, subset, fitter.train, fitter.validation, fitter.family,
-        max_epochs=min(50, problem.options.epochs),
+        max_epochs=min(50, problem.options.epochs or 50),
     )  # fmt: skip
     row["relaxed"] = measure("relaxed")
     if problem.options.shrink:
@@ -301,7 +299,7 @@ def _refit(problem: UnitProblem, mask: np.ndarray, seed: int) -> dict[str, float
     try:
         trainer, _ = retrain(
             lambda: problem.trainer(seed), mask, data.batches["train"], data.batches.get("val"), data.family,
-            max_epochs=problem.options.epochs,
+            max_epochs=problem.options.epochs or 100,
         )  # fmt: skip
     except Diverged:
         return dict.fromkeys(data.batches, math.nan)

@@ -28,10 +28,18 @@ COLOURS = {"positive": "#1b5e9b", "negative": "#b3470b"}
 _SIZE = (640, 320)
 _MAX_LENGTH = 32
 _CAPTION_HEIGHT = 44
+_WEAKEST_LETTERS = 14
 
 
 def draw_word_cloud(
-    scores: Sequence[WordScore], side: str, title: str, path: Path, *, font: Path | None = None, seed: int = 0
+    scores: Sequence[WordScore],
+    side: str,
+    title: str,
+    path: Path,
+    *,
+    largest: float | None = None,
+    font: Path | None = None,
+    seed: int = 0,
 ) -> str:
     """Draw the words of one side to ``path``.png and ``path``.svg.
 
@@ -46,6 +54,9 @@ def draw_word_cloud(
         Names the feature and side, in the caption and as the SVG's title.
     path : Path
         Without suffix.
+    largest : float, optional
+        Absolute mean of the feature's strongest word on either side: it has the largest letters, so that weak words
+        look weak; this side's own by default.
     font : Path, optional
         Tried first.
     seed : int
@@ -67,7 +78,8 @@ def draw_word_cloud(
         return "bars"
     shown = [s for s, can in zip(kept, drawable, strict=True) if can]
     sizes = {label: abs(s.shrunk) for label, s, can in zip(labels, kept, drawable, strict=True) if can}
-    _draw_cloud(sizes, _caption(shown, len(kept) - len(shown)), side, title, path, chosen, seed)
+    strength = min(max(sizes.values()) / (largest or max(sizes.values())), 1.0)
+    _draw_cloud(sizes, strength, _caption(shown, len(kept) - len(shown)), side, title, path, chosen, seed)
     return "cloud"
 
 
@@ -102,7 +114,7 @@ def _caption(scores: Sequence[WordScore], n_undrawn: int = 0) -> str:
 
 
 def _draw_cloud(
-    sizes: dict[str, float], caption: str, side: str, title: str, path: Path, font: Path, seed: int
+    sizes: dict[str, float], strength: float, caption: str, side: str, title: str, path: Path, font: Path, seed: int
 ) -> None:
     from wordcloud import WordCloud
 
@@ -116,7 +128,7 @@ def _draw_cloud(
         prefer_horizontal=1.0,
         max_words=len(sizes),
         min_font_size=8,
-        max_font_size=_SIZE[1] // 3,
+        max_font_size=max(round(_SIZE[1] / 3 * strength), _WEAKEST_LETTERS),
         relative_scaling=0.6,
         margin=4,
     ).generate_from_frequencies(sizes)

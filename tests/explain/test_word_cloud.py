@@ -79,6 +79,13 @@ def test_svg_scales_speaks_embeds_its_font_and_escapes(tmp_path):
     assert "<script>" not in svg and "base64," in svg and "http://www.w3.org" in svg and "href" not in svg
 
 
+def test_words_that_are_weak_beside_the_other_side_look_weak(tmp_path):
+    def letters(**options) -> list[float]:
+        return [float(size) for size in re.findall(r'font-size="(\d+)"', draw({"a": 0.1}, tmp_path, **options)[2])]
+
+    assert max(letters()) == max(letters(largest=0.1)) > 90 and max(letters(largest=1.0)) < 20
+
+
 def test_the_same_words_give_the_same_bytes(tmp_path):
     first = draw({"good": 2.0, "fine": 1.0}, tmp_path)[2], (tmp_path / "cloud.png").read_bytes()
     again = draw({"good": 2.0, "fine": 1.0}, tmp_path)[2], (tmp_path / "cloud.png").read_bytes()

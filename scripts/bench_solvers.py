@@ -58,6 +58,7 @@ def judge(X: np.ndarray, problem: Problem, lambdas: np.ndarray, l1_ratio: float,
         "version": run.version,
         "seconds": run.seconds,
         "lambdas": done,
+        "of": len(lambdas),
         "extrapolated": run.seconds * len(lambdas) / done if done else None,
         "worst_gap": float(np.max(gaps)),
         "median_gap": float(np.median(gaps)),
@@ -81,7 +82,7 @@ def bench(problem: Problem, options: argparse.Namespace) -> dict:
     """All solvers on one problem."""
     X = standardize(problem.X)
     K, rho = problem.n_classes, options.l1_ratio
-    lambdas = lambda_grid(X, problem.y, K, rho, options.n_lambdas, 1e-3)
+    lambdas = lambda_grid(X, problem.y, K, rho, options.n_lambdas, 1e-3)[: options.first]
     every = max(1, int(X.size * K * len(lambdas) / 2e10)) if not options.all_points else 1
     result: dict = {"name": problem.name, "shape": [*problem.X.shape, K], "rows": {}}
     best: tuple[Run, str] | None = None
@@ -115,7 +116,7 @@ def bench(problem: Problem, options: argparse.Namespace) -> dict:
 def sweep_glmnet(X, problem, lambdas, ours, every, options) -> list[dict]:  # noqa: ANN001
     """Tighten glmnet's threshold until it is as accurate as ours."""
     rows: list[dict] = []
-    for thresh in THRESHOLDS:
+    for thresh in options.thresholds:
         try:
             run = glmnet(X, problem.y, problem.n_classes, lambdas, options.l1_ratio, thresh, options.budget)
         except subprocess.TimeoutExpired:
@@ -131,7 +132,7 @@ def sweep_glmnet(X, problem, lambdas, ours, every, options) -> list[dict]:  # no
 def report(problem: Problem, name: str, row: dict) -> None:
     """One line of the table."""
     n, d = problem.X.shape
-    partial = 0 < row["lambdas"] < row.get("of", 100)
+    partial = 0 < row["lambdas"] < row["of"]
     extra = f" (extrapolated {row['extrapolated']:.0f})" if partial else ""
     say(
         f"{problem.name:10s} {n} x {d} x {problem.n_classes}  {name} {row['version']} {row['setting']}: "
@@ -175,6 +176,8 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=1e-6)
     parser.add_argument("--l1-ratio", type=float, default=0.99)
     parser.add_argument("--n-lambdas", type=int, default=100)
+    parser.add_argument("--first", type=int, help="only so many of the lambdas, for all solvers (what peers finish)")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, help="of glmnet, tightened in turn")
     parser.add_argument("--budget", type=float, default=300.0, help="seconds per peer run")
     parser.add_argument("--repeats", type=int, default=2, help="best of so many runs of ours")
     parser.add_argument("--all-points", action="store_true", help="judge every point on large problems too")

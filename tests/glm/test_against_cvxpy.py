@@ -78,14 +78,14 @@ def oracle(X, y, family, lam, penalty, options):
 
 
 def cases():
-    """All options where a family or penalty has code of its own, a few where it shares it."""
-    few = ("plain", "weights", "everything")
+    """All options once, and again where a family or penalty has code of its own for them."""
+    few = ("plain", "everything")
     for kind, penalty, names in (
         ("multinomial", "elastic_net", NAMES),
-        ("multinomial", "group_lasso", NAMES),
-        ("multi-label", "elastic_net", NAMES),
-        ("gaussian", "elastic_net", NAMES),
-        ("gaussian", "group_lasso", ("plain", "lasso", "unpenalized", "nonnegative unpenalized", "everything")),
+        ("multinomial", "group_lasso", ("plain", "lasso", "unpenalized", "nonnegative unpenalized", "everything")),
+        ("multi-label", "elastic_net", ("lasso", "unpenalized lasso", "nonnegative", "everything")),
+        ("gaussian", "elastic_net", ("lasso", "weights", "unpenalized", "offset", "no intercept", "everything")),
+        ("gaussian", "group_lasso", ("lasso", "everything")),
         ("multi-label", "group_lasso", few),
         ("binomial", "elastic_net", few),
         ("one-vs-rest", "elastic_net", few),

@@ -33,7 +33,8 @@ PathFit(X[:50], y[:50], options).warm_up()
 before = resident("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")  # the peak so far was another's
 path = fit_path(X, y, n_lambdas=4, lambda_min_ratio=0.3, tol=1e-4)
-print(json.dumps({"extra": (resident("VmHWM") - before) / X.nbytes, "status": path.status, "solver": path.meta["solver"]}))
+extra = (resident("VmHWM") - before) / X.nbytes
+print(json.dumps({"extra": extra, "status": path.status, "solver": path.meta["solver"]}))
 """
 
 

@@ -44,51 +44,57 @@ class RowLoss(Protocol):
         """Second derivative of the row losses, times weight, applied to scores (K, n)."""
 
 
-class MultinomialRows:
+class _Rows:
+    """What the families share: sample weights, and the curvature of a probability."""
+
+    def __init__(self, y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> None:
+        self.y, self.weight, self.dtype = y, weight, dtype
+
+    def _weighted(self, values: np.ndarray) -> np.ndarray:
+        return values if self.weight is None else values * self.weight
+
+    def _evaluated(self, losses: np.ndarray, residual: np.ndarray, mean: np.ndarray) -> Evaluated:
+        total = losses.sum() if self.weight is None else self.weight @ losses
+        return Evaluated(float(total) / len(losses), self._weighted(residual), mean)
+
+    def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
+        """``p (1 - p)``; see :class:`RowLoss`."""
+        p = mean[output]
+        return self._weighted(p * (1 - p))
+
+
+class MultinomialRows(_Rows):
     """Softmax cross-entropy; y int64 (n,)."""
 
     coupled = True
 
-    def __init__(self, y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> None:
-        self.y, self.weight, self.dtype = y, weight, dtype
-        self._columns = np.arange(len(y))
-
     def evaluate(self, scores: np.ndarray) -> Evaluated:
         """See :class:`RowLoss`."""
+        columns = np.arange(len(self.y))
         mean = np.subtract(scores, scores.max(axis=0), dtype=np.float64).astype(self.dtype, copy=False)
-        own = mean[self.y, self._columns]
+        own = mean[self.y, columns]
         np.exp(mean, out=mean)
         total = mean.sum(axis=0)
         mean /= total
         losses = np.log(total).astype(np.float64) - own
         residual = mean.copy()
-        residual[self.y, self._columns] -= 1
-        if self.weight is None:
-            return Evaluated(float(losses.mean()), residual, mean)
-        residual *= self.weight
-        return Evaluated(float(self.weight @ losses) / len(losses), residual, mean)
-
-    def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
-        """See :class:`RowLoss`."""
-        p = mean[output]
-        v = p * (1 - p)
-        return v if self.weight is None else v * self.weight
+        residual[self.y, columns] -= 1
+        return self._evaluated(losses, residual, mean)
 
     def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """``(diag(p) - pp') s`` of each row."""
         out = mean * scores
         out -= mean * out.sum(axis=0)
-        return out if self.weight is None else out * self.weight
+        return self._weighted(out)
 
 
-class BinomialRows:
+class BinomialRows(_Rows):
     """Logistic loss, summed over outputs; y 0/1 (K, n)."""
 
     coupled = False
 
     def __init__(self, y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> None:
-        self.weight, self.dtype = weight, dtype
-        self.y = y.astype(dtype)
+        super().__init__(y.astype(dtype), weight, dtype)
 
     def evaluate(self, scores: np.ndarray) -> Evaluated:
         """See :class:`RowLoss`."""
@@ -96,46 +102,29 @@ class BinomialRows:
         small = np.exp(-np.abs(z))
         losses = (np.log1p(small) + np.maximum(z, 0) - self.y * z).sum(axis=0, dtype=np.float64)
         mean = np.where(z >= 0, 1, small) / (1 + small)
-        residual = mean - self.y
-        if self.weight is None:
-            return Evaluated(float(losses.mean()), residual, mean)
-        residual *= self.weight
-        return Evaluated(float(self.weight @ losses) / len(losses), residual, mean)
-
-    def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
-        """See :class:`RowLoss`."""
-        p = mean[output]
-        v = p * (1 - p)
-        return v if self.weight is None else v * self.weight
+        return self._evaluated(losses, mean - self.y, mean)
 
     def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """``p (1 - p) s`` of each entry."""
-        out = mean * (1 - mean) * scores
-        return out if self.weight is None else out * self.weight
+        return self._weighted(mean * (1 - mean) * scores)
 
 
-class GaussianRows:
+class GaussianRows(_Rows):
     """Half squared error, summed over outputs; y float (K, n)."""
 
     coupled = False
-
-    def __init__(self, y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> None:
-        self.weight, self.dtype, self.y = weight, dtype, y
-        self._ones = np.ones(y.shape[1], dtype=dtype) if weight is None else weight
 
     def evaluate(self, scores: np.ndarray) -> Evaluated:
         """See :class:`RowLoss`."""
         residual = scores - self.y
         losses = 0.5 * np.einsum("kn,kn->n", residual, residual)
         residual = residual.astype(self.dtype, copy=False)
-        if self.weight is None:
-            return Evaluated(float(losses.mean()), residual, residual)
-        return Evaluated(float(self.weight @ losses) / len(losses), residual * self.weight, residual)
+        return self._evaluated(losses, residual, residual)
 
     def curvature(self, mean: np.ndarray, output: int) -> np.ndarray:
-        """See :class:`RowLoss`."""
-        return self._ones
+        """Ones times the weights; see :class:`RowLoss`."""
+        return self._weighted(np.ones(self.y.shape[1], dtype=self.dtype))
 
     def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """``s``."""
-        return scores if self.weight is None else scores * self.weight
+        return self._weighted(scores)

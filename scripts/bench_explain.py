@@ -172,7 +172,7 @@ def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, e
         "lime": {"samples": n_samples, "passes": theirs.calls, "forward_s": theirs.inside, "total_s": lime},
         "lime_spread": relative_spread([run_ours(plain, n_samples, seed, compat=True) for seed in (0, 1)]),
     }
-    for n in (n_samples, equal_samples):
+    for n in our_samples:
         ours = Clock(features)
         total, first = timed(lambda n=n, ours=ours: run_ours(Probe(ours, 64), n, 0))
         figures[f"debugnet_{n}"] = {
@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, default=Path("../shared/data/vision/photos/chelsea.png"))
     parser.add_argument("--size", type=int, default=224, help="side of the image the network sees, pixels")
     parser.add_argument("--n-sentences", type=int, default=4)
-    parser.add_argument("--equal-samples", type=int, default=1250, help="of ours, for the spread of lime's 5,000")
+    parser.add_argument("--our-samples", type=int, nargs="+", default=[2000], help="text: perturbations of ours")
     parser.add_argument("--samples", type=int, default=None, help="perturbations (default: 5000 text, 1000 image)")
     parser.add_argument("--lime-features", type=int, default=None, help="features lime is really run on, then scaled")
     options = parser.parse_args()
@@ -307,8 +307,8 @@ def main() -> None:
             overhead_text(n_words, d, options.samples or 5000)
     elif options.what == "text":
         samples, few = options.samples or 5000, options.lime_features or 16
-        equal = options.equal_samples
-        whole_text(options.model, options.sentences, options.n_sentences, samples, equal, few)
+        ours = options.our_samples
+        whole_text(options.model, options.sentences, options.n_sentences, samples, ours, few)
     else:
         samples, few = options.samples or 1000, options.lime_features or 1
         whole_image(options.weights, options.network, options.photo, 20, samples, few, options.size)

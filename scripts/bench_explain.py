@@ -133,7 +133,9 @@ def relative_spread(runs: list[list[np.ndarray]]) -> list[float]:
     ]
 
 
-def whole_text(model: Path, sentences: Path, n_sentences: int, n_samples: int, equal_samples: int, d_lime: int) -> None:
+def whole_text(
+    model: Path, sentences: Path, n_sentences: int, n_samples: int, our_samples: list[int], d_lime: int
+) -> None:
     """SST-2 through MiniLM: forward passes included.  lime refits ``d_lime`` features and is scaled to all."""
     from lime.lime_text import LimeTextExplainer
 

@@ -231,22 +231,26 @@ def _loss_and_residual(logits: np.ndarray, y: np.ndarray, calibration: np.ndarra
 
 def _calibrate(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Fit ``exp(t) logits + b`` to the labels, class indices (n,) or 0/1 (n, K); returns (t, b), (1 + K,)."""
-    n = len(logits)
+    n, k = logits.shape
+    frequency = y.mean(axis=0) if y.ndim == 2 else np.bincount(y, minlength=k) / n
+    # The curvature along b_k is about the class's frequency: with a thousand classes these steps even it out.
+    unit = np.concatenate([[1.0], 1 / np.sqrt(np.maximum(frequency, 1 / n))])
 
-    def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, slope, shift = 0.0, 0.0, np.zeros(logits.shape[1])
+    def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
+        v = u * unit
+        loss, slope, shift = 0.0, 0.0, np.zeros(k)
         for rows in _blocks(n):
             part, residual = _loss_and_residual(logits[rows], y[rows], v)
             loss += part
             slope += float(np.vdot(residual, logits[rows]))
             shift += residual.sum(axis=0)
-        # A trace of ridge keeps the optimum finite where every sample is right.
         gradient = np.concatenate([[np.exp(v[0]) * slope / n], shift / n])
-        return loss / n + 1e-4 * float(v @ v), gradient + 2e-4 * v
+        # A trace of ridge keeps the optimum finite where every sample is right.
+        return loss / n + 1e-4 * float(v @ v), (gradient + 2e-4 * v) * unit
 
-    start = np.zeros(logits.shape[1] + 1)
-    bounds = [(-6, 6)] + [(-50, 50)] * logits.shape[1]
-    return np.asarray(optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+    bounds = np.array([[-6.0, 6.0]] + [[-50.0, 50.0]] * k) / unit[:, None]
+    found = optimize.minimize(objective, np.zeros(1 + k), jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(found.x * unit)
 
 
 def _blocks(n: int) -> Iterator[slice]:

@@ -205,9 +205,9 @@ class Gallery:
         chosen, pictures = cloud_words(scores, unit[1]), []
         if clouds:
             path = self._picture("words", unit)
-            draw_word_cloud(
-                chosen, unit[1], self._title(unit, f"words that {_DOES[unit[1]][:-1]} it"), path, font=self.font
-            )
+            title = self._title(unit, f"words that {_DOES[unit[1]][:-1]} it")
+            largest = max((abs(score.shrunk) for score in scores), default=None)
+            draw_word_cloud(chosen, unit[1], title, path, largest=largest, font=self.font)
             pictures = [path.with_suffix(".png"), path.with_suffix(".svg")]
         self._add("words", unit, [score.as_dict() for score in chosen], pictures)
 

@@ -23,10 +23,11 @@ from debugnet.explain.word_subsets import Neighbourhood
 _RIDGE = 1.0  # LIME's own
 _NUDGE = 1e-9  # with fewer rows than words the linear part has no unique solution
 _MOST_PAIRS = 500  # 32 words; above, their coefficients cost more than they save
+_MOST_ROWS = 4000  # above, the plain regression is precise enough
 
 
 def pure_interactions(switches: np.ndarray, size_weights: np.ndarray) -> np.ndarray:
-    """Return ``q_ij`` (n, K (K - 1) / 2), float32, of some subsets (n, K), bool.
+    """Return ``q_ij`` (K (K - 1) / 2, n), float32, of some subsets (n, K), bool.
 
     Parameters
     ----------
@@ -45,11 +46,13 @@ def pure_interactions(switches: np.ndarray, size_weights: np.ndarray) -> np.ndar
     inside, outside = two - one * two, three - one * two
     own = (inside - outside) / a
     common = (outside - 2 * b * own) / (a + K * b)
-    Z = switches.astype(np.float32)
+    Z = np.ascontiguousarray(switches.T, dtype=np.float32)  # a row per word: pairs are products of whole rows
     first, second = np.triu_indices(K, 1)
-    linear = common * (Z.sum(axis=1, keepdims=True) - K * one) - 2 * own * one + two
-    mine, other = Z[:, first], Z[:, second]
-    return np.asarray(mine * other - np.float32(own) * (mine + other) - linear, dtype=np.float32)
+    mine, other = Z[first], Z[second]
+    q = mine * other
+    q -= np.float32(own) * (mine + other)
+    q -= np.float32(common) * Z.sum(axis=0) + np.float32(two - common * K * one - 2 * own * one)
+    return q
 
 
 def control_interactions(
@@ -70,7 +73,7 @@ def control_interactions(
         Answers relative to the whole text's.
     """
     K = moments.shape[0]
-    if near.enumerated or K < 4 or K * (K - 1) // 2 > _MOST_PAIRS:
+    if near.enumerated or K < 4 or K * (K - 1) // 2 > _MOST_PAIRS or len(y) > _MOST_ROWS:
         return moments
     q = pure_interactions(near.switches, size_weights)
     halves = [_Half.of(h, moments, q, near.counts[h] * weights, near.switches, y) for h in range(2)]
@@ -99,11 +102,11 @@ class _Half:
     @classmethod
     def of(cls, h: int, moments: Moments, q: np.ndarray, v: np.ndarray, switches: np.ndarray, y: np.ndarray) -> _Half:
         rows = np.flatnonzero(v)
-        mine = q[rows]
-        weighted = mine * v[rows, None].astype(np.float32)
+        mine = q[:, rows]
+        weighted = mine * v[rows].astype(np.float32)
         one_and_z = np.concatenate([np.ones((len(rows), 1), np.float32), switches[rows]], axis=1, dtype=np.float32)
-        with_linear, with_pairs = (np.float64(weighted.T @ other) for other in (one_and_z, mine))
-        with_answers = np.float64(weighted.T @ y[rows])
+        with_linear, with_pairs = (np.float64(weighted @ other) for other in (one_and_z, mine.T))
+        with_answers = np.float64(weighted @ y[rows])
         # Ridge of the answers on 1, z and q, the first two eliminated.
         linear = np.block([[moments.w[h], moments.wz[h][None]], [moments.wz[h][:, None], moments.wzz[h]]])
         linear += _NUDGE * moments.w[h] * np.eye(len(linear))

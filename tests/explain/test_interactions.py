@@ -50,7 +50,7 @@ def test_pure_interactions_have_no_linear_effect():
     near = draw_subsets(K, 2**K, 0)
     v = near.counts.sum(axis=0) * kernel(near.switches)
     design = np.concatenate([np.ones((len(v), 1)), near.switches], axis=1)
-    found = (design * v[:, None]).T @ pure_interactions(near.switches, SIZES)
+    found = pure_interactions(near.switches, SIZES) @ (design * v[:, None])
     np.testing.assert_allclose(found, 0, atol=1e-3)
 
 

@@ -7,7 +7,7 @@ Measured on one CPU core (docs/benchmarks.md), elastic net per coefficient:
 - else ``prox-newton`` on the CPU in one process.  Inside it, per lambda, the whole Hessian of a softmax gives way to
   one block per class where the support gets dense (some 1,000 to 2,000 coefficients, :mod:`.step_costs`), and the
   cached columns stay within their share of memory.
-- ``group-newton`` for group_lasso, also with the rows on several ranks.
+- ``group-newton`` for group_lasso on the CPU in one process; its blocks, at most d x d per output, count as memory.
 - ``fista`` on a GPU, in several processes, for X larger than the memory that is free, and for what the others refuse.
 """
 
@@ -37,9 +37,9 @@ def choose(problem: GLMProblem) -> tuple[str, str]:
         return Gram.name, f"gram touches the data once for all lambdas and targets ({size})"
     solver = ProxNewton if problem.penalty.entrywise else GroupNewton
     refusal = solver.refusal(problem)
-    free, columns = available_memory(), 4 * n * d
-    if refusal is None and columns > MEMORY_SHARE * free:
-        refusal = f"might cache {columns / 2**30:.0f} GiB of columns, and {free / 2**30:.0f} GiB are free"
+    free, needed = available_memory(), 4 * n * d + (0 if problem.penalty.entrywise else 4 * K * d * d)
+    if refusal is None and needed > MEMORY_SHARE * free:
+        refusal = f"might need {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free"
     if refusal is None:
         return solver.name, f"{solver.name} is the fastest here for {problem.penalty.name} on a CPU ({size})"
     return "fista", f"fista solves every family, penalty and option on every device; {solver.name} {refusal} ({size})"

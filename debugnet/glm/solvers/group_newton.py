@@ -33,6 +33,7 @@ from debugnet.glm.solvers.group_curvature import GroupCurvature
 from debugnet.glm.solvers.group_quadratic import group_gap, solve_groups
 from debugnet.glm.solvers.prox_newton import ProxNewton
 from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
+from debugnet.glm.solvers.step_costs import SWEEP, one_pass
 
 #: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
 SAFETY = 0.75
@@ -48,8 +49,10 @@ SWEEPS, LOOSE = 100, 0.05
 ALL_COLUMNS = 128
 #: Below this tolerance float32 products are not exact enough.
 FLOAT32_TOL = 3e-8
-#: Blocks are built again below this share of the lambda of the last time.
-REBUILD = 0.7
+#: Blocks are built again below this share of the lambda of the last time at the earliest.
+REBUILD = 0.8
+#: Steps at a lambda with fresh blocks, sweeps in a step, and seconds per row and matrix entry of a build.
+STEPS_USUAL, SWEEPS_USUAL, BUILD = 2, 15, 8e-12
 
 
 class GroupNewton:
@@ -94,7 +97,7 @@ class GroupNewton:
         self.cache = ColumnCache(problem.design, self.dtype)
         self.cache.add(np.flatnonzero(self.alive & ((self.factor == 0) | (self.alive.sum() <= ALL_COLUMNS))))
         self.blocks = GroupCurvature(self.cache, self.K)
-        self.built_at = math.inf
+        self.built_at, self.wasted, self.length = math.inf, 0.0, 0.0
         self.metric, self.passes = METRIC, 0.0
         self._place(np.zeros((self.K, len(self.cache))))
         self.G: np.ndarray | None = None  # full gradients at the last two solutions
@@ -133,7 +136,8 @@ class GroupNewton:
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         old: tuple[np.ndarray, np.ndarray] | None = None
-        for _ in range(MAX_STEPS):
+        for step in range(MAX_STEPS):
+            self.wasted += step > STEPS_USUAL
             G = self._gradient()
             gap = self._gap(G)
             if not np.isfinite(gap):
@@ -299,8 +303,9 @@ class GroupNewton:
         wanted = self.W.any(axis=0) | (np.linalg.norm(G, axis=0) > self.t * (1 - 1e-3)) | (self.t == 0)
         wanted[0] = self.problem.fit_intercept
         constant = self.problem.family.name == "gaussian"
-        if len(self.blocks.column) == 0 or (lam < REBUILD * self.built_at and not constant):
+        if len(self.blocks.column) == 0 or (lam < REBUILD * self.built_at and self._rebuild_pays() and not constant):
             self.counts["blocks"] += 1
+            self.wasted = 0.0
             self.built_at, self.metric = lam, METRIC if self.rows.coupled else 1.0
             outputs = range(1 if constant else self.K)
             self.blocks.rebuild(np.flatnonzero(wanted), (self.rows.curvature(self.state.mean, k) for k in outputs))
@@ -312,11 +317,15 @@ class GroupNewton:
 
     def _measure_metric(self, W: np.ndarray, G: np.ndarray, G_new: np.ndarray) -> None:
         """Follow the Rayleigh quotient, in the blocks' metric, of the last movement (W, G) -> (self.W, G_new)."""
-        moved = self.W - W
-        inside = moved[:, self.blocks.column]
-        length = float(np.einsum("ki,kij,kj->", inside, self.blocks.matrix, inside, optimize=True))
-        if length > 0:
-            self.metric = min(max(self.metric, 1.05 * float((moved * (G_new - G)).sum()) / length), 4.0)
+        if self.length > 0:
+            quotient = float(((self.W - W) * (G_new - G)).sum()) / self.length
+            self.metric = min(max(self.metric, 1.05 * quotient), 4.0)
+
+    def _rebuild_pays(self) -> bool:
+        """Whether the steps taken beyond the usual few since the blocks were built cost as much as building them."""
+        s = len(self.blocks.column)
+        step = one_pass(self.n, len(self.cache), self.K) + SWEEPS_USUAL * self.K * s * s * SWEEP
+        return self.wasted * step > self.n * self.K * s * s * BUILD
 
     def _step(self, G: np.ndarray, gap: float, target: float) -> bool:
         """Minimizer of the penalized model with one block per output, backtracked; whether anything moved."""
@@ -329,6 +338,8 @@ class GroupNewton:
         )
         change = np.zeros_like(self.W)
         change[:, c] = V - self.W[:, c]
+        # Both gradients of the model differ by its Hessian times the step: the step's length in the blocks' metric.
+        self.length = float((change[:, c] * (R - G[:, c])).sum()) / self.metric
         if self.rows.coupled:  # equal weights for all outputs change nothing but the penalty
             change -= (self.W + change).mean(axis=0)
         return self._move(change, target)
@@ -345,6 +356,7 @@ class GroupNewton:
             state = self.rows.evaluate(scores)
             if state.loss + self._penalty_value(W) <= limit:
                 self.W, self.scores, self.state = W, scores, state
+                self.length *= fraction**2
                 return True
             self.counts["halved"] += 1
         return False

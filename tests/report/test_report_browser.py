@@ -92,7 +92,7 @@ def test_overlays_are_drawn_and_follow_their_controls(watch, made):
     watch.page.locator("#strength").fill("0")
     bare = canvases.first.evaluate(pixels)
     assert tinted != bare
-    watch.page.locator("#strength").fill("80")
+    watch.page.locator("#strength").fill("75")
     assert canvases.first.evaluate(pixels) == tinted
     watch.page.locator("#sign").select_option("against")
     assert canvases.first.evaluate(pixels) not in (tinted, bare)

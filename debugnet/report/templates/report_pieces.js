@@ -49,7 +49,7 @@ async function pixels(reference) {
   return image;
 }
 
-const view = { strength: 0.8, sign: "both" };
+const view = { strength: 0.75, sign: "both" };
 const canvases = new Set();
 
 // The controls of all overlays on a page.
@@ -116,6 +116,7 @@ function drawOverlay(canvas, base, map, effects, limit) {
   if (!shown) return;
   const image = context.getImageData(0, 0, width, height);
   const data = image.data;
+  const fade = Math.min(1, 2 * shown); // the picture's own colours go first: a tint must not mix with them
   const strength = effects.map((e) => {
     const s = limit > 0 && e !== null ? Math.max(-1, Math.min(1, e / limit)) : 0;
     return (view.sign === "for" && s < 0) || (view.sign === "against" && s > 0) ? 0 : s;
@@ -125,15 +126,15 @@ function drawOverlay(canvas, base, map, effects, limit) {
       const p = y * width + x;
       const s = strength[map[p]] || 0;
       const at = 4 * p;
-      const grey = ((data[at] + data[at + 1] + data[at + 2]) / 3) * 0.5 + 80;
+      const light = (data[at] + data[at + 1] + data[at + 2]) / 3;
+      const grey = light + (80 - light * 0.5) * shown * 0.6;
       const colour = s >= 0 ? RAISES : LOWERS;
       let dark = 1;
       if (s < -0.2 && (x + y) % 14 < 4) dark = 0.45;
       const edge = s > 0.2 && (edgeAt(map, strength, p, x, y, width, height));
       for (let c = 0; c < 3; c += 1) {
-        let value = (grey + (colour[c] - grey) * 0.85 * Math.abs(s)) * dark;
-        if (edge) value = 255;
-        data[at + c] += (value - data[at + c]) * shown;
+        const plain = data[at + c] + (grey - data[at + c]) * fade;
+        data[at + c] = edge ? 255 : (plain + (colour[c] - plain) * shown * Math.abs(s)) * dark;
       }
     }
   }

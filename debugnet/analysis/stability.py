@@ -12,26 +12,38 @@ from debugnet.analysis.intervals import wilson_interval
 
 @dataclass(frozen=True)
 class SelectionShares:
-    """Selection counts over resamples (and penalty mixes).
+    """Selection counts over resamples (and penalty mixes); two of them add up.
 
     Attributes
     ----------
-    counts : ndarray (K, d), int64
-        Resamples in which the weight is non-zero.
-    sign_agreement : ndarray (K, d), float64
-        Share of those in which its sign is the more common one; NaN where never selected.
+    positive, negative : ndarray (K, d), int64
+        Resamples in which the weight is above and below zero.
     n : int
         Number of resamples.
     """
 
-    counts: np.ndarray
-    sign_agreement: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
     n: int
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Resamples in which each weight is non-zero, (K, d), int64."""
+        return np.asarray(self.positive + self.negative)
 
     @property
     def share(self) -> np.ndarray:
         """Share of resamples that select each weight, (K, d), fraction."""
         return self.counts / self.n
+
+    @property
+    def sign_agreement(self) -> np.ndarray:
+        """Share of the selecting resamples in which the sign is the more common one, (K, d); NaN where never."""
+        counts, more = self.counts, np.maximum(self.positive, self.negative)
+        return np.divide(more, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+    def __add__(self, other: SelectionShares) -> SelectionShares:
+        return SelectionShares(self.positive + other.positive, self.negative + other.negative, self.n + other.n)
 
 
 def count_selections(weights: Iterable[np.ndarray]) -> SelectionShares:
@@ -47,19 +59,13 @@ def count_selections(weights: Iterable[np.ndarray]) -> SelectionShares:
     Meinshausen & Buehlmann (2010), stability selection, without its false-discovery bound: the
     shares describe the fit, they are no test.
     """
-    positive = negative = None
-    n = 0
+    total = None
     for weight in weights:
-        if positive is None or negative is None:
-            positive, negative = np.zeros(weight.shape, dtype=np.int64), np.zeros(weight.shape, dtype=np.int64)
-        positive += weight > 0
-        negative += weight < 0
-        n += 1
-    if positive is None or negative is None:
+        one = SelectionShares((weight > 0).astype(np.int64), (weight < 0).astype(np.int64), 1)
+        total = one if total is None else total + one
+    if total is None:
         raise ValueError("no resample given")
-    counts = positive + negative
-    agreement = np.divide(np.maximum(positive, negative), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
-    return SelectionShares(counts, agreement, n)
+    return total
 
 
 def bootstrap_weights(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -76,10 +82,16 @@ def bootstrap_weights(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return weights
 
 
-def rank_unstable(shares: SelectionShares, chosen: np.ndarray, outputs: list[str]) -> list[dict[str, object]]:
-    """List the chosen weights (K, d) bool from least to most stable, with intervals, JSON-able."""
+def rank_unstable(
+    shares: SelectionShares, chosen: np.ndarray, outputs: list[str], by_mix: dict[float, SelectionShares] | None = None
+) -> list[dict[str, object]]:
+    """List the chosen weights (K, d) bool from least to most stable, with intervals, JSON-able.
+
+    ``by_mix`` holds the shares of each penalty mix by itself, by its l1_ratio.
+    """
     rows, columns = np.nonzero(chosen)
     order = np.argsort(shares.counts[rows, columns], kind="stable")
+    agreement = shares.sign_agreement
     return [
         {
             "output": outputs[rows[i]],
@@ -88,7 +100,10 @@ def rank_unstable(shares: SelectionShares, chosen: np.ndarray, outputs: list[str
             "interval": list(wilson_interval(int(shares.counts[rows[i], columns[i]]), shares.n)),
             "sign_agreement": None
             if shares.counts[rows[i], columns[i]] == 0
-            else float(shares.sign_agreement[rows[i], columns[i]]),
+            else float(agreement[rows[i], columns[i]]),
+            "by_l1_ratio": {
+                f"{mix:g}": int(part.counts[rows[i], columns[i]]) / part.n for mix, part in (by_mix or {}).items()
+            },
         }
         for i in order
     ]

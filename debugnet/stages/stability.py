@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from debugnet.stages.result import Result
 if TYPE_CHECKING:
     import numpy as np
 
+    from debugnet.analysis.stability import SelectionShares
     from debugnet.artifacts.feature_store import FeatureStore
     from debugnet.heads import LinearHead
 
@@ -26,7 +28,7 @@ _ROWS_SHOWN = 12
 
 
 def run(options: Stability, *, force: bool = False) -> Result:
-    """Write ``stability/``: stability.json, shares.npz ((K, d) selection shares), a histogram.
+    """Write ``stability/``: stability.json, shares.npz ((K, d) selection shares, all and by mix), a histogram.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def run(options: Stability, *, force: bool = False) -> Result:
         return Result(output, report["summary"], True, _describe(report))
     import numpy as np
 
-    from debugnet.analysis.stability import count_selections, rank_unstable
+    from debugnet.analysis.stability import rank_unstable
     from debugnet.artifacts.bundle import write_bundle, write_json
     from debugnet.artifacts.feature_store import load_features
     from debugnet.artifacts.head_store import load_head
@@ -53,41 +55,45 @@ def run(options: Stability, *, force: bool = False) -> Result:
     started = time.monotonic()
     head, store = load_head(options.head), load_features(inputs["features"]["path"])
     missing = [key for key in ("lam", "l1_ratio", "penalty") if head.meta.get(key) is None]
-    if missing or options.bootstrap < 2:
-        raise UsageError(
-            f"{options.head} does not say its {', '.join(missing)}: it was not selected from a path"
-            if missing
-            else f"--bootstrap {options.bootstrap} is too few; draw at least 2 resamples"
-        )
-    shares = count_selections(_resampled_weights(head, store, options))
-    report = _report(head, shares, rank_unstable(shares, head.support, head.output_names), options)
+    if missing:
+        raise UsageError(f"{options.head} does not say its {', '.join(missing)}: it was not selected from a path")
+    if options.bootstrap < max(2, len(options.l1_ratios)):
+        raise UsageError(f"--bootstrap {options.bootstrap} is too few; draw 2 resamples or more, and one for each mix")
+    by_mix = _count(head, store, options)
+    shares = functools.reduce(operator.add, by_mix.values())
+    report = _report(head, shares, rank_unstable(shares, head.support, head.output_names, by_mix), options)
     provenance = collect("stability", options, inputs, seed=options.seed, seconds=time.monotonic() - started)
     with write_bundle(output, provenance) as folder:
         write_json(folder / "stability.json", report)
-        np.savez_compressed(folder / "shares.npz", share=shares.share, sign_agreement=shares.sign_agreement)
+        parts: dict[str, Any] = {f"share_l1_{mix:g}": part.share for mix, part in by_mix.items()}
+        np.savez_compressed(folder / "shares.npz", share=shares.share, sign_agreement=shares.sign_agreement, **parts)
         _draw(folder, shares.share[head.support])
     return Result(output, report["summary"], False, _describe(report))
 
 
-def _resampled_weights(head: LinearHead, store: FeatureStore, options: Stability) -> Iterator[np.ndarray]:
-    """Solve the head's point on each resample; yields (K, d) weights with exact zeros."""
+def _count(head: LinearHead, store: FeatureStore, options: Stability) -> dict[float, SelectionShares]:
+    """Solve the head's point on each resample; selection shares by penalty mix."""
     import numpy as np
 
     from debugnet import glm
-    from debugnet.analysis.stability import bootstrap_weights
+    from debugnet.analysis.stability import bootstrap_weights, count_selections
     from debugnet.stages.inputs import usable_rows
 
     X, y = usable_rows(store.split("train"))
-    rng = np.random.default_rng(options.seed)
-    mixes = options.l1_ratios or (float(head.meta["l1_ratio"]),)
     lam = float(head.meta["lam"])
+    mixes = options.l1_ratios or (float(head.meta["l1_ratio"]),)
+    counted: dict[float, SelectionShares] = {}
     for i in track(range(options.bootstrap), total=options.bootstrap, label="resamples", unit="fit"):
+        mix = mixes[i % len(mixes)]
         path = glm.fit_path(
-            X, y, family=head.family, penalty=head.meta["penalty"], l1_ratio=mixes[i % len(mixes)],
+            X, y, family=head.family, penalty=head.meta["penalty"], l1_ratio=mix,
             lambdas=[lam * factor for factor in _WARM_START], tol=options.tol,
-            sample_weight=bootstrap_weights(y, rng), device=options.device, seed=options.seed,
+            sample_weight=bootstrap_weights(y, np.random.default_rng([options.seed, i])), device=options.device,
+            seed=options.seed,
         )  # fmt: skip
-        yield path.weight(len(path) - 1)
+        one = count_selections([path.weight(len(path) - 1)])
+        counted[mix] = counted[mix] + one if mix in counted else one
+    return counted
 
 
 def _report(head: LinearHead, shares: Any, ranked: list[dict[str, Any]], options: Stability) -> dict[str, Any]:
@@ -138,7 +144,9 @@ def _describe(report: dict[str, Any]) -> str:
     ]
     for row in report["weights"][:_ROWS_SHOWN]:
         low, high = row["interval"]
-        lines.append(f"  {row['output']:>20} / {row['feature']:<6} {row['share']:.0%} [{low:.0%}, {high:.0%}]")
+        mixes = ", ".join(f"{share:.0%} at l1_ratio {mix}" for mix, share in row["by_l1_ratio"].items())
+        apart = f"; {mixes}" if len(row["by_l1_ratio"]) > 1 else ""
+        lines.append(f"  {row['output']:>20} / {row['feature']:<6} {row['share']:.0%} [{low:.0%}, {high:.0%}]{apart}")
     rivals = [row for row in report["left_out"] if row["share"] > 0.5]
     if rivals:
         lines.append(f"{len(rivals)} weights that the head lacks are selected in more than half of the resamples")

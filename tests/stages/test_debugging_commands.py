@@ -190,6 +190,20 @@ def test_stability_tells_planted_from_chance(chain, tmp_path):
     assert share[:, noise].max() < 1.0
 
 
+def test_stability_tells_the_penalty_mixes_apart(chain, tmp_path):
+    options = Stability(chain / "head", output=tmp_path / "s", bootstrap=5, l1_ratios=(0.2, 0.99))
+    stability.run(options)
+    with np.load(tmp_path / "s" / "shares.npz") as stored:
+        ridge, lasso, both = (stored[name] for name in ("share_l1_0.2", "share_l1_0.99", "share"))
+    assert np.allclose(both, (3 * ridge + 2 * lasso) / 5) and ridge.sum() > lasso.sum()  # less l1: more is selected
+    rows = read_json(tmp_path / "s" / "stability.json")["weights"]
+    for row in rows:
+        k, j = NAMES.index(row["output"]), row["feature"]
+        assert row["by_l1_ratio"] == {"0.2": ridge[k, j], "0.99": lasso[k, j]} and row["share"] == both[k, j]
+    with pytest.raises(UsageError, match="one for each mix"):
+        stability.run(Stability(chain / "head", output=tmp_path / "t", bootstrap=2, l1_ratios=(0.2, 0.5, 0.99)))
+
+
 def test_an_unknown_half_is_refused(chain, tmp_path):
     with pytest.raises(UsageError, match="test/c"):
         diagnose.run(Diagnose(chain / "head", output=tmp_path / "d", split="test/c"))

@@ -3,6 +3,7 @@
     python scripts/bench_debugging.py planted --run runs/demo_digits --clean runs/demo_digits_clean
     python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_jpg_subset.zip -o runs/bench_cifar
     python scripts/bench_debugging.py false-alarms runs/*/features.h5 --seeds 20
+    python scripts/bench_debugging.py speed -o runs/bench_speed
 
 ``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0`` (reviews: with
 ``--set train-demo.counter-share=1``, so that its network knows the word), and measures what removing the suspects
@@ -11,12 +12,14 @@ wins back, as a share of the gap to the network without the shortcut.
 a layer fitted on clean ones.  Its images are JPEG copies, which the network does not know by heart.
 ``false-alarms`` splits the rows of a store at random (so train and test are alike by construction), fits
 a sparse layer and counts how often anything is suspected.
+``speed`` runs diagnose and pairs on generated features: 50,000 samples, 2,048 features, 1,000 classes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +189,45 @@ def false_alarms(arguments: argparse.Namespace) -> None:
         )
 
 
+def speed(arguments: argparse.Namespace) -> None:
+    """CPU seconds and peak memory of diagnose and pairs at the size of ImageNet's validation split."""
+    from debugnet.artifacts.feature_store import create_feature_store
+    from debugnet.artifacts.head_store import save_head
+    from debugnet.artifacts.provenance import collect, input_reference
+    from debugnet.heads import LinearHead
+    from debugnet.standardization import Standardizer
+
+    out: Path = arguments.output
+    n, d, k, per_class = arguments.rows, 2048, 1000, 20
+    rng = np.random.default_rng(0)
+    weight = np.zeros((k, d))
+    for row in weight:
+        row[rng.choice(d, per_class, replace=False)] = rng.exponential(0.5, per_class)
+    names = [f"class {c}" for c in range(k)]
+    head = LinearHead(weight, np.zeros(k), Standardizer(np.zeros(d), np.ones(d)), "multinomial", names)
+    sizes = {"train": 20_000, "test": n}
+    labels = {}
+    with create_feature_store(out / "features.h5", sizes, d, provenance=collect("features", {}, {}), force=True) as w:
+        for split, rows in sizes.items():
+            labels[split] = rng.integers(0, k, rows)
+            for start in range(0, rows, 5000):
+                y = labels[split][start : start + 5000]
+                X = np.abs(rng.normal(size=(len(y), d))) + 0.35 * (weight[y] > 0)
+                w.write(split, start, X.astype(np.float32))
+        ids = {split: [f"{split}/{i}" for i in range(rows)] for split, rows in sizes.items()}
+        w.finish(labels=labels, ids=ids, task="single-label", class_names=names, config={})
+    made = collect("head", {}, {"features": input_reference(out / "features.h5")})
+    save_head(out / "head", head, made)
+    for command in ("diagnose", "pairs"):
+        words = (command, out / "head", "--split", "test", "-o", out / command)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = debugnet(*words)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        peak = after.ru_maxrss / 2**20
+        print(f"{command}: {seconds:.0f} s of CPU, peak memory {peak:.1f} GiB; {report}", flush=True)
+
+
 def main() -> None:
     """Parse the arguments and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,6 +253,10 @@ def main() -> None:
     three.add_argument("--seeds", type=int, default=20)
     three.add_argument("--rows", type=int, default=2000)
     three.set_defaults(call=false_alarms)
+    four = commands.add_parser("speed")
+    four.add_argument("-o", "--output", type=Path, required=True)
+    four.add_argument("--rows", type=int, default=50_000)
+    four.set_defaults(call=speed)
     arguments = parser.parse_args()
     arguments.call(arguments)
 

@@ -108,15 +108,20 @@ class PathFit:
         self.lambdas = self.prepared.lambdas
         self.meta = self.prepared.meta
 
-    def points(self, start: PathPoint | None = None) -> Iterator[PathPoint]:
-        """Yield the points with lam below ``start``'s, warm-started from it (from the null model by default)."""
+    def points(
+        self, start: PathPoint | None = None, enough: Callable[[], bool] | None = None
+    ) -> Iterator[PathPoint]:
+        """Yield the points with lam below ``start``'s, warm-started from it (from the null model by default).
+
+        ``enough`` is asked before each lambda is solved; once it says so, what is solved comes and nothing more.
+        """
         # Another number of ranks, or of threads, moves the grid by a rounding error: not a new lambda.
         lambdas = self.lambdas if start is None else self.lambdas[self.lambdas < start.lam * (1 - 1e-9)]
         weight, bias = self.null.weight, self.null.bias
         if start is not None:
             weight, bias = self.prepared.outputs.compress(start, self.problem)
         lam = self.null.lambda_max if start is None else start.lam
-        return self._stop_early(self._solve(lambdas, lam, weight, bias))
+        return self._stop_early(self._solve(lambdas, lam, weight, bias, enough))
 
     def warm_up(self) -> None:
         """Load, or once per installation compile, what the solver runs: some 20 seconds that belong to no lambda."""
@@ -151,7 +156,9 @@ class PathFit:
                 if quiet >= options.patience:
                     return
 
-    def _solve(self, lambdas: np.ndarray, last: float, weight: Tensor, bias: Tensor) -> Iterator[PathPoint]:
+    def _solve(
+        self, lambdas: np.ndarray, last: float, weight: Tensor, bias: Tensor, enough: Callable[[], bool] | None
+    ) -> Iterator[PathPoint]:
         """Solve, certify (in batches where the solver allows) and yield."""
         solver = self.prepared.make_solver()
         batch_size = self._batch_size() if solver.trusts_itself else 1
@@ -159,6 +166,8 @@ class PathFit:
         pending: list[_Pending] = []
         certificate = certify(self.problem, max(last, 1e-300), weight, bias)
         for lam in lambdas:
+            if enough is not None and enough():
+                break
             if not pending:
                 began = time.perf_counter()
             point = self._approach(solver, float(lam), last, weight, bias, certificate)

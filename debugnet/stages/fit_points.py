@@ -198,7 +198,8 @@ def _fill(
             per_class = np.count_nonzero(point.weight) / len(point.weight)
             progress.postfix(lam=f"{point.lam:.3g}", per_class=f"{per_class:.1f}", gap=f"{point.duality_gap:.0e}")
             progress.update()
-            interrupts.check()  # a signal waits for the points at hand: they are not solved twice
+            if ranks.communicator is not None:
+                interrupts.check()
             if stopping.reached(scored):
                 log(f"stopped after {progress.done} points: {stopping.reason}")
                 ranks.stop()
@@ -223,7 +224,13 @@ def _fitted_points(problem: PathFit, ranks: Ranks, start: PathPoint | None = Non
     problem.lambdas, start, state = plan
     problem.options = dataclasses.replace(problem.options, resume_state=state)
     if len(problem.lambdas):
-        yield from ranks.together(problem.points(start))
+        alone = ranks.communicator is None
+        yield from ranks.together(problem.points(start, _is_signalled if alone else None))
+        interrupts.check()  # a signal waits for the points at hand: none is solved twice
+
+
+def _is_signalled() -> bool:
+    return interrupts.received() is not None
 
 
 def _merged(known: list[PathPoint], fitted: Iterator[PathPoint]) -> Iterator[tuple[PathPoint, bool]]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
+from debugnet import interrupts
 from debugnet.artifacts.feature_store import load_features
 from debugnet.artifacts.head_store import load_head
 from debugnet.artifacts.path_store import load_path
-from debugnet.errors import InputError, NotConverged, OutputExists, StaleArtifact, UsageError
+from debugnet.errors import InputError, Interrupted, NotConverged, OutputExists, StaleArtifact, UsageError
 from debugnet.recipes.analyze import Analyze
 from debugnet.recipes.fit_path import FitPath
 from debugnet.recipes.select import Select, parse_drop
@@ -82,6 +85,31 @@ def test_an_interrupted_fit_goes_on_and_ends_in_the_same_path(planted_store, mon
     np.testing.assert_array_equal(resumed.lam, whole.lam)
     np.testing.assert_allclose(resumed.objective, whole.objective, rtol=2e-6)
     assert (np.asarray(resumed.duality_gap) <= 1e-6).all()
+
+
+def test_a_signal_costs_no_point(planted_store, monkeypatch, tmp_path):
+    """Lambdas that are solved when it comes, the one in progress too, are stored and never solved again."""
+    from debugnet.glm.solvers.prox_newton import ProxNewton
+
+    solve, solved = ProxNewton.solve, []
+
+    def signalled(solver, lam, *given, **options):
+        if solver.n > 40:  # not the warm-up
+            solved.append(lam)
+            if len(solved) == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return solve(solver, lam, *given, **options)
+
+    monkeypatch.setattr(ProxNewton, "solve", signalled)
+    options = FitPath(planted_store, tmp_path / "path.h5", **GRID)
+    with interrupts.install(), pytest.raises(Interrupted):
+        fit_path.run(options)
+    first = list(solved)
+    assert len(first) == 6 and not options.output.exists()
+    monkeypatch.setattr(interrupts, "_received", None)  # the next command is a new process
+    fitted = load_path(fit_path.run(options).path)
+    assert not set(first) & set(solved[6:])
+    assert len(fitted) == 20 and (np.asarray(fitted.duality_gap) <= 1e-6).all()
 
 
 @pytest.mark.parametrize(

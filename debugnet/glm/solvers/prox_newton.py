@@ -151,15 +151,14 @@ class ProxNewton:
         # The certificate moves the bias to its optimum by itself, but not the weights of unpenalized features.
         free = (factor == 0) & (self.cache.features >= 0)
         self.floor = np.where(free, 1e-7 * least, least)
+        self._tiled = tuple(np.tile(a, self.K) for a in (self.l1, self.l2, self.floor))
 
     def _penalty_value(self, W: np.ndarray) -> float:
         return float((np.abs(W) @ self.l1 + 0.5 * (W * W) @ self.l2).sum())
 
     def _gap(self, G: np.ndarray) -> float:
         """Duality gap over the cached columns (an indicator where rho = 1)."""
-        K = self.K
-        l1, l2, floor = (np.tile(a, K) for a in (self.l1, self.l2, self.floor))
-        gap = penalized_gap(G.ravel(), self.W.ravel(), l1, l2, floor, self.problem.penalty.nonnegative)
+        gap = penalized_gap(G.ravel(), self.W.ravel(), *self._tiled, self.problem.penalty.nonnegative)
         if self.problem.penalty.l1_ratio == 1:  # theta has to shrink by the largest excess: that costs lam ||W||_1
             with np.errstate(divide="ignore", invalid="ignore"):
                 excess = np.where(self.l1 > 0, np.abs(G) / self.l1 - 1, 0.0).max()
@@ -280,7 +279,7 @@ class ProxNewton:
             if not np.isfinite(gap):
                 return "diverged"
             if gap <= target:
-                if not self._add_violators(lam, gap, target):
+                if not self._add_violators(lam, gap, target, G):
                     return "converged"
                 continue
             if self.passes > monitor.max_epochs:
@@ -291,18 +290,19 @@ class ProxNewton:
                 return "stalled"
         return "max_iterations"
 
-    def _full_gradient(self) -> np.ndarray:
+    def _full_gradient(self, G: np.ndarray | None = None) -> np.ndarray:
+        """Gradient of all features (K, d), from that of the cached columns ``G`` where these are all."""
+        if G is not None and len(self.cache) - 1 == len(self.alive):
+            whole = np.zeros((self.K, self.d))
+            whole[:, self.cache.features[1:]] = G[:, 1:]
+            return whole
         self.passes += 1
         self.counts["full"] += 1
-        if len(self.cache) - 1 == len(self.alive):
-            G = np.zeros((self.K, self.d))
-            G[:, self.cache.features[1:]] = self.cache.gradient(self.state.residual)[:, 1:] / self.n
-            return G
         return self.cache.full_gradient(self.state.residual) / self.n
 
-    def _add_violators(self, lam: float, gap: float, target: float) -> bool:
+    def _add_violators(self, lam: float, gap: float, target: float, G: np.ndarray) -> bool:
         """Check all features; cache those that would break the tolerance.  Returns whether there were any."""
-        self.G = self._full_gradient()
+        self.G = self._full_gradient(G)
         rho = self.problem.penalty.l1_ratio
         signed = -self.G if self.problem.penalty.nonnegative else np.abs(self.G)
         excess = np.maximum(signed - lam * rho * self.factor, 0)

@@ -51,7 +51,8 @@ def kept(path: Path, size: int) -> set[int]:
 
 @pytest.mark.parametrize("method", ["lassonet", "group-lasso"])
 def test_channels_of_a_convolutional_network(method, files, tmp_path):
-    result, found = run(files, tmp_path, "images.npz", method, f"{NETWORKS}convolutional", sizes=(1,))
+    given = {"sizes": (1,), "stop_at": 1, "lambda_start": 0.05}
+    result, found = run(files, tmp_path, "images.npz", method, f"{NETWORKS}convolutional", **given)
     assert kept(result.path, 1) == {1} and found["summary"]["units"] == 3
     assert found["rows"][0]["relaxed"]["test"]["accuracy"] > 0.9
     assert np.load(result.path / "importance.npy").shape == (3,)
@@ -60,8 +61,9 @@ def test_channels_of_a_convolutional_network(method, files, tmp_path):
 @pytest.mark.parametrize("method", ["lassonet", "group-lasso"])
 def test_pixels_of_a_convolutional_network(method, files, tmp_path):
     result, found = run(
-        files, tmp_path, "images.npz", method, f"{NETWORKS}convolutional", sizes=(3,), input_units="gate", ratio=2.0
-    )
+        files, tmp_path, "images.npz", method, f"{NETWORKS}convolutional", sizes=(3,), input_units="gate", ratio=2.0,
+        lambda_start=0.01, stop_at=3,
+    )  # fmt: skip
     assert found["summary"]["units"] == 27
     assert all(9 <= unit < 18 for unit in kept(result.path, 3))  # pixels of the second channel
 
@@ -70,7 +72,8 @@ def test_pixels_of_a_convolutional_network(method, files, tmp_path):
 @pytest.mark.parametrize("method", ["lassonet", "group-lasso", "spred"])
 def test_multi_label_and_regression(method, data, files, tmp_path):
     task = {"labels.npz": "multi-label", "values.npz": "regression"}[data]
-    result, found = run(files, tmp_path, data, method, task=task, epochs=15, ratio=2.0)
+    lambda_start = None if method == "spred" else 0.01
+    result, found = run(files, tmp_path, data, method, task=task, epochs=15, ratio=2.0, lambda_start=lambda_start)
     if method == "spred":
         assert found["rows"][0]["relaxed"]["test"]["accuracy"] > 0.8
         return
@@ -98,7 +101,7 @@ def test_a_last_batch_of_one_with_batch_normalization(files, tmp_path):
 def test_structured_spred_by_pattern_shrinks_the_network(files, tmp_path):
     result, found = run(
         files, tmp_path, "images.npz", "spred", f"{NETWORKS}convolutional", sparsify=("fc?",), structure="row",
-        shrink=True, lambdas=(1e-4, 0.3), epochs_per_lambda=16,
+        shrink=True, lambdas=(1e-4, 0.3), epochs_per_lambda=12,
     )  # fmt: skip
     dense, sparse = found["rows"]
     assert dense["total"] == 192 + 16 and sparse["nnz"] % 8 == 0 and 0 < sparse["nnz"] < dense["nnz"]

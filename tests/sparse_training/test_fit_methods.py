@@ -87,23 +87,16 @@ def test_lassonet_finds_the_planted_features(lassonet_path):
     assert metrics["network_relaxed_accuracy"][0] > 0.7
 
 
-@pytest.mark.parametrize("method", ["spred", "lassonet"])
-def test_select_and_analyze_take_the_path(method, spred_path, lassonet_path, tmp_path):
-    path = {"spred": spred_path[0], "lassonet": lassonet_path}[method]
-    head = select.run(Select(path, tmp_path / "head", index=0)).path
+def test_select_and_analyze_take_the_lassonet_path(lassonet_path, tmp_path):
+    """Those of the other methods: test_chain.py."""
+    head = select.run(Select(lassonet_path, tmp_path / "head", index=0)).path
     result = analyze.run(Analyze(head, output=tmp_path / "analysis", top_k=2))
-    assert (result.path / "overview.png").exists()
-    assert (result.path / "cost_of_linearity.png").exists() == (method == "lassonet")
-    assert fit_path.run(_options_of(path)).reused
-
-
-def _options_of(path):
-    if path.name == "spred.h5":
-        return FitPath(path.parent / "features.h5", path, method="spred", steps=150, n_lambdas=5, lambda_min_ratio=0.03)
-    return FitPath(
-        path.parent / "features.h5", path, method="lassonet", sizes=(3, 10), hidden=(16,), epochs=15, ratio=1.5,
-        batch_size=64, lr=5e-3,
+    assert (result.path / "overview.png").exists() and (result.path / "cost_of_linearity.png").exists()
+    again = FitPath(
+        lassonet_path.parent / "features.h5", lassonet_path, method="lassonet", sizes=(3, 10), hidden=(16,), epochs=15,
+        ratio=1.5, batch_size=64, lr=5e-3,
     )  # fmt: skip
+    assert fit_path.run(again).reused
 
 
 @pytest.mark.parametrize(

@@ -76,16 +76,22 @@ def plot_confusion_against_overlap(
     caption : str
         The correlation, in words.
     named : int
-        Number of most confused pairs that are named.
+        Number of most confused pairs that are named, where there is room.
     """
     i, j = np.triu_indices(len(confusion), k=1)
     known = np.isfinite(confusion[i, j])
     i, j = i[known], j[known]
     axes.scatter(confusion[i, j], overlap[i, j], s=14, color=BLUE, alpha=0.45, linewidth=0, rasterized=len(i) > 5000)
+    widest, highest = np.nanmax(confusion, initial=0), overlap.max(initial=1e-9)
+    taken: list[tuple[float, float]] = []
     for pair in np.argsort(-confusion[i, j], kind="stable")[:named]:
         a, b = i[pair], j[pair]
         if confusion[a, b] > 0:
-            right = confusion[a, b] > 0.6 * np.nanmax(confusion)
+            x, y = confusion[a, b] / widest, overlap[a, b] / highest
+            if any(abs(x - u) < 0.35 and abs(y - v) < 0.06 for u, v in taken):
+                continue  # its name would lie over another
+            taken.append((x, y))
+            right = x > 0.6
             axes.annotate(
                 f"{label(names[a], 14)} / {label(names[b], 14)}", (confusion[a, b], overlap[a, b]),
                 xytext=(-6 if right else 6, 3), ha="right" if right else "left", textcoords="offset points",

@@ -62,8 +62,8 @@ def relax(
     validation: Batches | None,
     family: str,
     *,
-    max_epochs: int = 20,
-    patience: int = 5,
+    max_epochs: int = 25,
+    patience: int = 4,
 ) -> None:
     """Load a kept network and train it on without penalty, on its own units: what shrinkage hid comes back."""
     _load(trainer, subset)

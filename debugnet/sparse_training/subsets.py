@@ -35,7 +35,8 @@ class PathOptions:
     sizes : tuple of int
         Subset sizes whose networks are kept (masks are kept for all); all units: the dense network.
     polish_epochs, polish_patience : int
-        Further training of a kept network at its lambda and on its units; 0 for none.
+        Further training, at its lambda and on its units, of a kept network that no stage ended with;
+        0 for none.
     max_stages : int
         A bound that a healthy path does not meet.
     """
@@ -48,8 +49,8 @@ class PathOptions:
     stop_at: int = 0
     max_drop: float = 0.2
     sizes: tuple[int, ...] = ()
-    polish_epochs: int = 50
-    polish_patience: int = 5
+    polish_epochs: int = 25
+    polish_patience: int = 4
     max_stages: int = 2000
 
 

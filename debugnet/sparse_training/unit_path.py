@@ -94,10 +94,10 @@ class UnitPathFitter:
             yield stage
 
     def finish(self) -> UnitPath:
-        """Train the kept networks on, on their own units; returns the path."""
+        """Train kept networks that no stage ended with at their lambda, on their own units; returns the path."""
         for size in sorted(set(self.options.sizes) & set(self.path.subsets), reverse=True):
             subset = self.path.subsets[size]
-            if subset.state is not None and subset.network_lam and self.options.polish_epochs:
+            if subset.state is not None and not subset.settled and self.options.polish_epochs:
                 self.path.subsets[size] = polish(
                     self.trainer, subset, self.train, self.validation, self.family,
                     max_epochs=self.options.polish_epochs, patience=self.options.polish_patience,

@@ -10,7 +10,6 @@ is the cost of linearity.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +19,10 @@ import torch
 from debugnet import interrupts
 from debugnet.artifacts.feature_store import FeatureStore
 from debugnet.artifacts.path_store import PathWriter
-from debugnet.errors import InputError, NotConverged
+from debugnet.errors import InputError
 from debugnet.glm.options import make_options
 from debugnet.glm.path import PathFit
-from debugnet.progress import Progress, log
+from debugnet.progress import Progress
 from debugnet.recipes.fit_path import FitPath
 from debugnet.regularization_path import PathPoint
 from debugnet.sparse_training.lassonet import LassoNet
@@ -31,20 +30,17 @@ from debugnet.sparse_training.networks import make_mlp, standardized
 from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.proximal_training import (
     Batches,
-    Diverged,
     ProximalTrainer,
     evaluate,
     family_loss,
 )
 from debugnet.sparse_training.retraining import relax
 from debugnet.sparse_training.subsets import PathOptions, Subset
-from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import UnitPathFitter
+from debugnet.stages.unit_paths import follow
 
 #: Default sizes: these, times powers of ten.
 LADDER = (1, 2, 3, 5, 8)
-#: Seconds between two checkpoints of the network's path.
-CHECKPOINT_SECONDS = 30.0
 
 
 def fill_subsets(
@@ -54,9 +50,7 @@ def fill_subsets(
     torch.manual_seed(options.seed)
     data, scale = _data(options, store, splits, problem)
     fitter = _fitter(options, data, problem.meta["family"], store.n_features, wanted_sizes(options, store.n_features))
-    path = _follow(fitter, writer)
-    if path.status == "diverged":
-        log(f"LassoNet diverged {fitter.failures} times; its path ends at {fitter.last_alive} features")
+    path = follow(fitter, writer.folder / "network.safetensors", "lassonet", "features")
     lam = float(problem.lambdas[-1])
     done = {int((point.weight != 0).any(axis=0).sum()): point for point in writer.points()}
     wanted = [path.subsets[size] for size in sorted(path.subsets) if size in fitter.options.sizes]
@@ -135,38 +129,8 @@ def _fitter(
         optimizer=lambda parameters: make_optimizer("adam", parameters, options.lr),
         lr=options.lr,
     )
-    path_options = PathOptions(
-        ratio=options.ratio, dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes, polish_epochs=20
-    )
+    path_options = PathOptions(ratio=options.ratio, dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes)
     return UnitPathFitter(trainer, train, data.get("val"), family, path_options)
-
-
-def _follow(fitter: UnitPathFitter, writer: PathWriter) -> Any:
-    """Run the path with a checkpoint now and then, and at once where it is to stop."""
-    file = writer.folder / "network.safetensors"
-    if load_fitter(fitter, file):
-        log(f"going on at {fitter.last_alive} features, after {len(fitter.path.stages)} stages of the network's path")
-    last = time.monotonic()
-
-    def checkpoint(state: UnitPathFitter) -> None:
-        nonlocal last
-        due = time.monotonic() - last > CHECKPOINT_SECONDS or not state.path.stages
-        if due or state.done or interrupts.received() is not None:
-            save_fitter(state, file)
-            last = time.monotonic()
-        interrupts.check()
-
-    fitter.checkpoint = checkpoint
-    try:
-        with Progress(None, "lassonet", "lambda") as progress, interrupts.deferred():
-            for stage in fitter:
-                progress.postfix(lam=f"{stage.lam:.3g}", features=stage.n_units)
-                progress.update()
-    except Diverged as error:
-        raise NotConverged(f"LassoNet's dense start diverged ({error}): a smaller --lr") from error
-    if any(subset.polished_violation == subset.polished_violation for subset in fitter.path.subsets.values()):
-        return fitter.path
-    return fitter.finish()
 
 
 def _strictly_descending(subsets: list[Subset]) -> list[Subset]:

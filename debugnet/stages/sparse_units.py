@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from debugnet import interrupts
 from debugnet.artifacts.bundle import BundleWriter, load_arrays
 from debugnet.errors import InputError, NotConverged, UsageError
-from debugnet.progress import Progress, log
+from debugnet.progress import Progress
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training import baselines
 from debugnet.sparse_training.lassonet import LassoNet
@@ -37,13 +36,12 @@ from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.retraining import relax, retrain
 from debugnet.sparse_training.shrink import chain
 from debugnet.sparse_training.subsets import PathOptions, Subset, UnitPath
-from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import UnitPathFitter
 from debugnet.stages.sparse_data import SparseData
 from debugnet.stages.sparse_export import export_small
 from debugnet.stages.sparse_figures import draw_importance, draw_sizes
+from debugnet.stages.unit_paths import follow
 
-CHECKPOINT_SECONDS = 30.0
 LADDER = (1, 2, 3, 5, 8)
 #: Two-sided 95% of Student's t for 1, 2, ... degrees of freedom.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -184,33 +182,11 @@ def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> 
     options, data = problem.options, problem.data
     path_options = PathOptions(
         lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
-        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes, polish_epochs=min(50, options.epochs or 50),
+        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes, polish_epochs=min(25, options.epochs or 25),
     )  # fmt: skip
     trainer = problem.trainer(options.seed)
     fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)
-    file, last = writer.folder / "path.safetensors", time.monotonic()
-    if load_fitter(fitter, file):
-        log(f"going on at {fitter.last_alive} units, after {len(fitter.path.stages)} stages")
-
-    def checkpoint(state: UnitPathFitter) -> None:
-        nonlocal last
-        due = time.monotonic() - last > CHECKPOINT_SECONDS or not state.path.stages
-        if due or state.done or interrupts.received() is not None:
-            save_fitter(state, file)
-            last = time.monotonic()
-        interrupts.check()
-
-    fitter.checkpoint = checkpoint
-    try:
-        with Progress(None, options.method, "lambda") as progress, interrupts.deferred():
-            for stage in fitter:
-                progress.postfix(lam=f"{stage.lam:.3g}", units=stage.n_units, loss=f"{stage.train_loss:.3f}")
-                progress.update()
-    except Diverged as error:
-        raise NotConverged(f"the dense start diverged ({error}): a smaller --lr than {options.lr:g}") from error
-    if fitter.path.status == "diverged":
-        log(f"diverged {fitter.failures} times, the step halved each time: the path ends at {fitter.last_alive} units")
-    return fitter, fitter.finish()
+    return fitter, follow(fitter, writer.folder / "path.safetensors", options.method, "units")
 
 
 def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: UnitProblem) -> dict[str, Any]:
@@ -242,7 +218,7 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
     }
     relax(
         fitter.trainer, subset, fitter.train, fitter.validation, fitter.family,
-        max_epochs=min(50, problem.options.epochs or 50),
+        max_epochs=min(25, problem.options.epochs or 25),
     )  # fmt: skip
     row["relaxed"] = measure("relaxed")
     if problem.options.shrink:

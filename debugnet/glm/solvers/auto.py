@@ -5,7 +5,7 @@
   memory of X, or into 64 MB.
 - ``prox-newton`` for every other penalty per coefficient, on the CPU in one process.  Inside a path the whole Hessian
   of a softmax gives way to one block per class where the support gets dense: by the cost model in :mod:`.step_costs`,
-  between 1,000 and 2,000 coefficients on the problems measured.  Its cached columns may come to a second X; where
+  at some 2,000 coefficients and more on the problems measured.  Its cached columns may come to a second X; where
   memory has no room for that, ``fista``.
 - ``group-newton`` for group_lasso on the CPU in one process; its blocks, at most d x d per output, count as memory.
 - ``fista`` on a GPU, in several processes, for X larger than the memory that is free, and for what the others refuse.

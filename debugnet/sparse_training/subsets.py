@@ -49,7 +49,7 @@ class PathOptions:
     stop_at: int = 0
     max_drop: float = 0.2
     sizes: tuple[int, ...] = ()
-    polish_epochs: int = 25
+    polish_epochs: int = 0
     polish_patience: int = 4
     max_stages: int = 2000
 

@@ -182,7 +182,7 @@ def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> 
     options, data = problem.options, problem.data
     path_options = PathOptions(
         lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
-        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes, polish_epochs=min(25, options.epochs or 25),
+        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes,
     )  # fmt: skip
     trainer = problem.trainer(options.seed)
     fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)

@@ -116,7 +116,11 @@ SOLVERS.add(
     "debugnet.glm.solvers.group_newton:GroupNewton",
     "proximal Newton on the features that take part: fastest on a CPU for group_lasso",
 )
-SOLVERS.add("gram", "debugnet.glm.solvers.gram:Gram", "gaussian, per coefficient: one pass over the data for all lambdas")
+SOLVERS.add(
+    "gram",
+    "debugnet.glm.solvers.gram:Gram",
+    "gaussian, per coefficient: one pass over the data for all lambdas",
+)
 SOLVERS.add("fista", "debugnet.glm.solvers.fista:Fista", "accelerated proximal gradient: every family and option")
 SOLVERS.add("saga", "debugnet.glm.solvers.saga:Saga", "minibatch SAGA, Algorithm 1 of the paper")
 EXPLAINERS = Registry("explainer")

@@ -72,7 +72,12 @@ def draw_densities(
     with figures.drawing(folder, "accuracy_against_density", 6.8, 4.4) as figure:
         axes = figure.add_subplot()
         ordered = {name: np.array(values, dtype=float)[order] for name, values in curves.items()}
-        ordered["dense"] = np.full(len(rows), dense)
-        figures.plot_curves(axes, np.maximum(counts[order], 1) / total, ordered)
-        axes.set_xlabel("share of the weights that is not zero (log scale)")
+        shares = 100 * np.maximum(counts[order], 1) / total
+        figures.plot_curves(axes, shares, ordered)
+        axes.axhline(dense, color="0.45", linestyle="--", linewidth=1.2, label="dense")
+        axes.legend()
+        ticks = [t * 10.0**e for e in range(-4, 3) for t in (1, 2, 3, 5, 7)]
+        ticks = [t for t in ticks if shares.min() * 0.8 <= t <= min(100.0, shares.max() * 1.25)]
+        axes.set_xticks(ticks, [f"{t:g} %" for t in ticks])
+        axes.set_xlabel("weights that are not zero, share of all (log scale)")
         axes.set_ylabel(ylabel)

@@ -30,6 +30,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	@echo "==> style (ruff)"
 	@$(BIN)/ruff check debugnet tests scripts
+	@$(BIN)/ruff format --check debugnet tests scripts
 	@echo "==> types (mypy)"
 	@$(BIN)/mypy
 	@echo "==> import rules (import-linter)"

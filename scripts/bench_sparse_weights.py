@@ -141,6 +141,7 @@ def run_genes(args: argparse.Namespace) -> list[dict[str, Any]]:
             print(json.dumps(rows[-1]), file=sys.stderr)
     return rows
 
+
 #: What is planted: what is penalized, number of inputs, relevant groups of them, inputs per group.
 PLANTED = {
     "inputs": ("inputs", 20, 3, 1),

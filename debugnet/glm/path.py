@@ -108,9 +108,7 @@ class PathFit:
         self.lambdas = self.prepared.lambdas
         self.meta = self.prepared.meta
 
-    def points(
-        self, start: PathPoint | None = None, enough: Callable[[], bool] | None = None
-    ) -> Iterator[PathPoint]:
+    def points(self, start: PathPoint | None = None, enough: Callable[[], bool] | None = None) -> Iterator[PathPoint]:
         """Yield the points with lam below ``start``'s, warm-started from it (from the null model by default).
 
         ``enough`` is asked before each lambda is solved; once it says so, what is solved comes and nothing more.

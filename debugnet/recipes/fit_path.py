@@ -96,7 +96,8 @@ class FitPath:
         False, "Exit 0 even if a point missed --tol (it is marked in the path).", group=_STOP, in_key=False
     )
     sizes: tuple[int, ...] | None = option(
-        None, "lassonet: numbers of features of the points (default: a ladder 1, 2, 3, 5, 8, 10, 15, 20, 30, 50 ...).",
+        None,
+        "lassonet: numbers of features of the points (default: a ladder 1, 2, 3, 5, 8, 10, 15, 20, 30, 50 ...).",
         group=_OTHER,
     )
     stop_at: int = option(0, "lassonet: end when at most this many features are left.", metavar="K", group=_OTHER)

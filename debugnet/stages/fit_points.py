@@ -111,15 +111,19 @@ def _write(
         more = {"spred": compare_spred(layers, writer.points())}
     else:
         _fill(problem, writer, done, old, added, scorer, Stopping(options, store.task), ranks)
-    meta = problem.meta | more | {
-        "method": options.method,
-        "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
-        "task": store.task,
-        "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
-        "network_head": _network_metrics(store, splits),
-        "class_weight": options.class_weight,
-        "ranks": ranks.size,
-    }
+    meta = (
+        problem.meta
+        | more
+        | {
+            "method": options.method,
+            "class_names": store.class_names or _plain_names(problem.problem.n_outputs),
+            "task": store.task,
+            "n_samples": {name: int(store.splits[name].usable.sum()) for name in splits},
+            "network_head": _network_metrics(store, splits),
+            "class_weight": options.class_weight,
+            "ranks": ranks.size,
+        }
+    )
     device = str(problem.meta["device"])
     seconds = time.monotonic() - started
     final = collect("path", options, provenance.inputs, seed=options.seed, device=device, seconds=seconds)

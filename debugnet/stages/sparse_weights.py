@@ -46,9 +46,7 @@ def prepare(
     return lambda writer: train_weights(options, data, network, writer)
 
 
-def train_weights(
-    options: TrainSparse, data: SparseData, network: nn.Module, writer: BundleWriter
-) -> dict[str, Any]:
+def train_weights(options: TrainSparse, data: SparseData, network: nn.Module, writer: BundleWriter) -> dict[str, Any]:
     """Train dense, then one sparse network per lambda, ascending and warm-started; returns ``sparse.json``."""
     epochs = options.epochs_per_lambda or EPOCHS_PER_LAMBDA
     how = WeightTraining(

@@ -187,9 +187,7 @@ def score_simulation(
             "rank_histogram": {str(rank): ranks[rank] for rank in sorted(ranks)},
             "per_class": {name: accuracy(rights) for name, rights in sorted(per_class.items())},
             "unresolved": _unresolved(mine),
-            "single_answers": accuracy(
-                [a.choice == keys[t].right for t in mine for a in cleaned.by_task[t]]
-            ),
+            "single_answers": accuracy([a.choice == keys[t].right for t in mine for a in cleaned.by_task[t]]),
         }
     return {"models": models, "quality": _quality(cleaned)}
 

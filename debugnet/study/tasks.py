@@ -283,7 +283,5 @@ def make_misclassification(
             "option_other": names[second],
         }
         sample = ((str(error["id"]),),)
-        made.append(
-            (Task(task_id, "misclassification", shown, sample, MATCHES), Key(task_id, None, facts))
-        )
+        made.append((Task(task_id, "misclassification", shown, sample, MATCHES), Key(task_id, None, facts)))
     return made

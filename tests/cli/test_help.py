@@ -26,7 +26,9 @@ print(code, len(out.getvalue()), *[name for name in {HEAVY!r} if name in sys.mod
 
 def test_probe_help(shell):
     text = shell("debugnet probe --help").stdout
-    assert text == """\
+    assert (
+        text
+        == """\
 Usage: debugnet probe [OPTIONS] SOURCE
 
 Do what the test asks for.
@@ -61,6 +63,7 @@ Common:
 Examples:
   debugnet probe file --size 3
 """
+    )
 
 
 @pytest.mark.parametrize("stage", [None, *STAGES])

@@ -191,5 +191,3 @@ def test_curvature_blocks_grow_as_if_built_at_once(sharp):
     Z = np.column_stack([np.ones(400), X])[:, whole.column]
     exact = np.stack([(Z.T * row) @ Z / 400 for row in curvature])
     np.testing.assert_allclose(whole.matrix, exact, atol=0.01 * exact.max() if sharp else 1e-12)
-
-

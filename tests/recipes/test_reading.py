@@ -38,7 +38,8 @@ def read(path, *overrides, environment=None):
 
 
 def test_values_mean_what_they_mean_on_the_command_line(recipe):
-    (section,) = read(recipe("""
+    (section,) = read(
+        recipe("""
 probe:
   source: a.txt
   do: no            # YAML would make a boolean of it
@@ -49,7 +50,8 @@ probe:
   names: x, y
   strict: yes
   bias: false
-"""))
+""")
+    )
     options = section.options
     assert (options.source, options.behaviour, options.size) == (Path("a.txt"), "no", 12)
     assert (options.share, options.rate) == (0.05, 1e-6)

@@ -102,9 +102,11 @@ class ProxNewton:
             self.cache.add(self.alive)
         free = self.alive[self.factor[self.alive] == 0]
         self.cache.add(free)
-        self.blocks = [CurvatureBlock(self.cache, True)] if self.coupled else [
-            CurvatureBlock(self.cache, False) for _ in range(self.K)
-        ]
+        self.blocks = (
+            [CurvatureBlock(self.cache, True)]
+            if self.coupled
+            else [CurvatureBlock(self.cache, False) for _ in range(self.K)]
+        )
         self.W = np.zeros((self.K, len(self.cache)))  # cached columns; column 0 is the bias
         self.scores = self._scores_of(self.W)
         self.state: Evaluated = self.rows.evaluate(self.scores)
@@ -378,8 +380,15 @@ class ProxNewton:
             k, c = block.output, block.column
             v, r = self.W[k, c], G[k, c] / scale
             self.counts["rounds"] += solve_quadratic(
-                block.matrix, r, v, self.l1[c] / scale, self.l2[c] / scale, tol=tol / scale,
-                floor=self.floor[c] / scale, factor=block.factor, nonnegative=self.problem.penalty.nonnegative,
+                block.matrix,
+                r,
+                v,
+                self.l1[c] / scale,
+                self.l2[c] / scale,
+                tol=tol / scale,
+                floor=self.floor[c] / scale,
+                factor=block.factor,
+                nonnegative=self.problem.penalty.nonnegative,
             )
             V[k, c] = v
         return V

@@ -8,14 +8,14 @@ RUN ?= runs/demo_digits
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint clean
 
 help:
 	@echo "make install make $(VENV) and install debugnet into it (the others do it by themselves)"
 	@echo "make demo    install into $(VENV), run the whole chain on handwritten digits, show what it made"
 	@echo "make test    run the tests (two processes)"
 	@echo "make lint    style, types, import rules, docstrings"
-	@echo "make bench   the benchmarks in scripts/, with their ratios against peers"
+	@echo "(scripts/bench_*.py: the commands and their figures are in docs/benchmarks.md)"
 
 install: $(STAMP)
 
@@ -37,9 +37,6 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports
 	@echo "==> docstrings"
 	@$(BIN)/python -m pytest -q tests/test_docstrings.py
-
-bench: $(STAMP)
-	@for script in scripts/bench_*.py; do echo "==> $$script"; $(BIN)/python $$script || exit 1; done
 
 # Installed once; again whenever pyproject.toml changes.
 $(STAMP): pyproject.toml

@@ -78,6 +78,7 @@ class InputReader:
             self.mode = "gate"
         else:
             self.network = network
+            example = example.contiguous()  # flattening an image that is stored channels last would copy it
             readers = _find_readers(network, example)
             kinds = {type(module) for module in readers}
             self.mode = "linear" if kinds == {nn.Linear} else "channels" if kinds == {nn.Conv2d} else ""

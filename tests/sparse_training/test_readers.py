@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from debugnet.errors import UsageError
+from debugnet.sparse_training.networks import make_mlp
 from debugnet.sparse_training.readers import InputReader
 
 CASES = {
@@ -75,3 +76,17 @@ def test_what_cannot_be_gated_is_refused():
         InputReader(nn.Linear(4, 2), x, groups=torch.tensor([0, 0, 2, 2]))
     with pytest.raises(UsageError, match="one id"):
         InputReader(nn.Linear(4, 2), x, groups=torch.tensor([0, 1]))
+
+
+def test_images_stored_channels_last_are_read_by_the_first_linear_layer():
+    """Flatten copies them: the layer behind it reads the input all the same."""
+    x = torch.randn(5, 2, 3, 4).permute(0, 3, 1, 2)
+    network = make_mlp(24, 3, (6,))
+    reader = InputReader(network, x)
+    assert reader.n_units == 24 and reader.mode == "linear"
+    rows = reader.rows(reader.parameters).detach().clone()
+    rows[7] = 0.0  # channel 1, row 0, column 1 in (4, 2, 3)
+    reader.assign(rows)
+    changed = x.clone()
+    changed[:, 1, 0, 1] += 10.0
+    torch.testing.assert_close(network(changed), network(x), rtol=0, atol=1e-6)

@@ -9,7 +9,7 @@ from debugnet.errors import UsageError
 from debugnet.glm import PathFit, fit_path
 from debugnet.glm.design import Design, SingleProcess, as_tensor
 from debugnet.glm.options import make_options
-from debugnet.glm.solvers import group_newton
+from debugnet.glm.solvers import group_newton, working_set
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.group_curvature import GroupCurvature
 from debugnet.glm.solvers.group_quadratic import group_gap, group_minimizer, solve_groups
@@ -109,8 +109,8 @@ def test_warm_equals_cold_and_a_checkpoint_goes_on():
 
 
 def test_working_set_finds_what_screening_missed(monkeypatch):
-    monkeypatch.setattr(group_newton, "ALL_COLUMNS", 0)
-    monkeypatch.setattr(group_newton, "SCREEN", 10.0)  # screens (nearly) everything away
+    monkeypatch.setattr(working_set, "ALL_COLUMNS", 0)
+    monkeypatch.setattr(working_set, "SCREEN", 10.0)  # screens (nearly) everything away
     X, y, family = make_problem("multinomial", n=200, d=30, K=4)
     both(X.astype(np.float32), y, family=family)
 

@@ -23,39 +23,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debugnet.glm.design import SingleProcess
 from debugnet.glm.penalties import ElasticNet, Penalty
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
-from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.group_curvature import GroupCurvature
 from debugnet.glm.solvers.group_quadratic import group_gap, solve_groups
 from debugnet.glm.solvers.prox_newton import ProxNewton
-from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
+from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.step_costs import SWEEP, one_pass
+from debugnet.glm.solvers.working_set import FLOAT32_TOL, SAFETY, WorkingSet, needs_float64, refusal_of_newton
 
-#: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
-SAFETY = 0.75
 #: First guess of the largest eigenvalue (at most 2) of a softmax Hessian in the metric of its diagonal blocks.
 METRIC = 1.4
-#: Share of the threshold from which an extrapolated gradient brings its feature into the working set.
-SCREEN = 0.98
 #: Steps at one lambda.
 MAX_STEPS = 300
 #: Most sweeps in a step, and the share of its gap that the model's solution may keep.
 SWEEPS, LOOSE = 100, 0.05
-#: Up to this many features all columns are gathered at once.
-ALL_COLUMNS = 128
-#: Below this tolerance float32 products are not exact enough.
-FLOAT32_TOL = 3e-8
 #: Blocks are built again below this share of the lambda of the last time at the earliest.
 REBUILD = 0.8
 #: Steps at a lambda with fresh blocks, sweeps in a step, and seconds per row and matrix entry of a build.
 STEPS_USUAL, SWEEPS_USUAL, BUILD = 2, 15, 8e-12
 
 
-class GroupNewton:
+class GroupNewton(WorkingSet):
     """See the module's docstring; the contract is :class:`debugnet.glm.solvers.base.Solver`."""
 
     name: ClassVar[str] = "group-newton"
@@ -66,9 +57,7 @@ class GroupNewton:
         self.problem = problem
         self.scalar = _ScalarGroups(problem) if _one_number_decides(problem) else None
         if self.scalar is None:
-            design = problem.design
-            far = design.dtype == torch.float64 and design.X.numel() > 4_000_000
-            self._start(np.float64 if far or design.X.dtype == torch.float64 else np.float32)
+            self._start(problem, np.dtype(np.float64 if needs_float64(problem) else np.float32))
 
     @classmethod
     def refusal(cls, problem: GLMProblem) -> str | None:
@@ -77,35 +66,17 @@ class GroupNewton:
             return "needs a penalty per feature (group_lasso)"
         if problem.penalty.nonnegative and problem.n_outputs > 1:
             return "cannot keep groups of weights non-negative"
-        if problem.penalty.nonnegative and bool((problem.penalty.factor == 0).any()):
-            return "cannot keep unpenalized weights non-negative"
-        if problem.device.type != "cpu":
-            return "runs on the CPU"
-        if not isinstance(problem.communicator, SingleProcess):
-            return "needs all rows in one process"
-        return None
+        return refusal_of_newton(problem)
 
-    def _start(self, dtype: type[np.floating]) -> None:
-        problem, penalty = self.problem, self.problem.penalty
-        self.n, self.d = problem.design.shape
-        self.K, self.dtype = problem.n_outputs, np.dtype(dtype)
-        self.weight = None if problem.uniform else (problem.sample_weight.numpy() * self.n).astype(self.dtype)
-        self.rows = _row_loss(problem, self.weight, self.dtype)
-        self.offset = None if problem.offset is None else np.ascontiguousarray(problem.offset.numpy().T)
-        self.factor, self.l1_weight = penalty.factor.numpy(), _norm_weight(problem)
-        self.alive = problem.design.alive.numpy()
-        self.cache = ColumnCache(problem.design, self.dtype)
-        self.cache.add(np.flatnonzero(self.alive & ((self.factor == 0) | (self.alive.sum() <= ALL_COLUMNS))))
+    def _start(self, problem: GLMProblem, dtype: np.dtype) -> None:
+        offset = None if problem.offset is None else np.ascontiguousarray(problem.offset.numpy().T)
+        rows = row_loss(problem, row_weights(problem, dtype), dtype)
+        super().__init__(problem, rows, problem.n_outputs, offset, dtype)
+        self.l1_weight = _norm_weight(problem)
         self.blocks = GroupCurvature(self.cache, self.K)
-        self.built_at, self.wasted, self.length = math.inf, 0.0, 0.0
-        self.metric, self.passes = METRIC, 0.0
-        self._place(np.zeros((self.K, len(self.cache))))
-        self.G: np.ndarray | None = None  # full gradients at the last two solutions
-        self.G_before: np.ndarray | None = None
-        self.last: tuple[float, np.ndarray] | None = None
-        self.before: tuple[float, np.ndarray] | None = None
+        self.built_at, self.wasted, self.length, self.metric = math.inf, 0.0, 0.0, METRIC
         self.returned: Tensor | None = None
-        self.counts = {"blocks": 0, "extended": 0, "steps": 0, "sweeps": 0, "full": 0, "halved": 0}
+        self.counts |= {"blocks": 0, "extended": 0, "steps": 0, "sweeps": 0}
 
     # -- one lambda ------------------------------------------------------------------------------
 
@@ -121,17 +92,12 @@ class GroupNewton:
             return self.scalar.solve(lam, weight, bias, monitor)
         self.passes = 0.0
         if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
-            self._start(np.float64)
+            self._start(self.problem, np.dtype(np.float64))
         self._take_start(weight, bias)
         self._set_penalties(lam)
-        fresh = self.last is None or self.last[0] != lam
-        if fresh:
-            self._screen(lam)
-            self._extrapolate(lam)
+        fresh = self._enter(lam)
         status = self._iterate(lam, SAFETY * monitor.tol * monitor.null_objective, monitor)
-        if fresh and self.last is not None:
-            self.before = self.last
-        self.last = (lam, self.W.copy())
+        self._leave(lam, fresh)
         return self._solution(status)
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
@@ -143,7 +109,7 @@ class GroupNewton:
             if not np.isfinite(gap):
                 return "diverged"
             if gap <= target:
-                if not self._add_violators(lam, gap, target):
+                if not self._add_violators(lam, gap, target, G):
                     return "converged"
                 old = None
                 continue
@@ -168,107 +134,33 @@ class GroupNewton:
         self.returned = weight
         return Solution(weight, torch.from_numpy(self.W[:, 0].copy()), status, self.passes)
 
-    # -- where to begin ----------------------------------------------------------------------------
-
     def _take_start(self, weight: Tensor, bias: Tensor) -> None:
         """Go on from (weight, bias) unless they are what was returned last."""
-        if self.returned is not None and torch.equal(weight, self.returned):
-            return
-        W = weight.numpy()
-        self.cache.add(np.flatnonzero(W.any(axis=0)))
-        self._place(np.column_stack([bias.numpy(), W[:, self.cache.features[1:]]]))
-        self.G = self.G_before = self.last = self.before = None
+        if self.returned is None or not torch.equal(weight, self.returned):
+            self._start_at(weight.numpy(), bias.numpy())
 
-    def _place(self, W: np.ndarray) -> None:
-        self.W = np.ascontiguousarray(W)
-        self.scores = np.zeros((self.K, self.n)) if self.offset is None else self.offset.copy()
-        self._add_scores(self.scores, W)
-        self.state: Evaluated = self.rows.evaluate(self.scores)
-
-    def _screen(self, lam: float) -> None:
-        """Cache the features whose gradient, gone on as between the last two lambdas, nearly reaches the threshold.
-
-        Without two solutions to go by: those that the sequential strong rule keeps.  The full check that ends
-        each lambda catches what either misses.
-        """
-        if self.G is None:
-            self.G = self._full_gradient()
-        old = self.last[0] if self.last else lam
-        if self.before is not None and self.G_before is not None:
-            ratio = np.log(lam / old) / np.log(old / self.before[0])
-            ahead, threshold = self.G + ratio * (self.G - self.G_before), SCREEN * lam
-        else:
-            ahead, threshold = self.G, 2 * lam - old
-        self.G_before = self.G
-        strong = np.linalg.norm(ahead, axis=0) >= threshold * self.l1_weight * self.factor
-        self._cache(np.flatnonzero(strong & self.alive), lam)
-
-    def _cache(self, features: np.ndarray, lam: float) -> None:
-        before = len(self.cache)
-        self.cache.add(features)
-        if len(self.cache) > before:
-            self.W = np.pad(self.W, ((0, 0), (0, len(self.cache) - before)))
-            self._set_penalties(lam)
-
-    def _extrapolate(self, lam: float) -> None:
-        """Go on in log lambda as between the last two solutions, for features that stay on their side of zero."""
-        if self.last is None or self.before is None:
-            return
-        (lam1, W1), (lam0, W0) = self.last, self.before
-        ratio = np.log(lam / lam1) / np.log(lam1 / lam0)
-        if ratio > 2:
-            return
-        change = np.zeros_like(self.W)
-        step = ratio * (W1 - np.pad(W0, ((0, 0), (0, W1.shape[1] - W0.shape[1]))))
-        turned = ((W1 + step) * W1).sum(axis=0) <= 0
-        turned[: W0.shape[1]] |= ~W0.any(axis=0)
-        turned[W0.shape[1] :] = True
-        turned[0] = False
-        step[:, turned] = 0
-        change[:, : step.shape[1]] = step
-        self.W = self.W + change
-        self._add_scores(self.scores, change)
-        self.state = self.rows.evaluate(self.scores)
-
-    # -- gradients, penalties, gaps ------------------------------------------------------------------
-
-    def _add_scores(self, scores: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Add ``change @ columns`` in place: products of the increments alone, in the cache's dtype."""
-        used = np.flatnonzero(change.any(axis=0))
-        few = len(used) < 0.7 * change.shape[1]
-        if len(used):
-            scores += (change[:, used] if few else change).astype(self.dtype) @ self.cache.rows[used if few else ...]
-        self.passes += len(used) / max(1, self.d)
-        return scores
-
-    def _gradient(self) -> np.ndarray:
-        G = self.cache.gradient(self.state.residual) / self.n
-        self.passes += len(self.cache) / max(1, self.d)
-        if not self.problem.fit_intercept:
-            G[:, 0] = 0
-        return G
-
-    def _full_gradient(self) -> np.ndarray:
-        self.passes += 1
-        self.counts["full"] += 1
-        if len(self.cache) - 1 == self.alive.sum():
-            G = np.zeros((self.K, self.d))
-            G[:, self.cache.features[1:]] = self.cache.gradient(self.state.residual)[:, 1:] / self.n
-            return G
-        return self.cache.full_gradient(self.state.residual) / self.n
+    # -- penalties, gaps -------------------------------------------------------------------------
 
     def _set_penalties(self, lam: float) -> None:
         """Weights (m,) of the norm and of the ridge of every cached column; 0 for the bias."""
-        rho = self.problem.penalty.l1_ratio
-        factor = np.where(self.cache.features >= 0, self.factor[self.cache.features], 0.0)
+        rho, factor = self.problem.penalty.l1_ratio, self._cached_factor()
         self.t, self.q = lam * self.l1_weight * factor, lam * (1 - rho) * factor
-        least = lam * max(1 - rho, 0.01)
-        # The certificate moves the bias to its optimum by itself, but not the weights of unpenalized features.
-        self.floor = np.where((factor == 0) & (self.cache.features >= 0), 1e-7 * least, least)
+        self._set_floor(lam * max(1 - rho, 0.01))
 
     def _penalty_value(self, W: np.ndarray) -> float:
         norm = np.linalg.norm(W, axis=0)
         return float(self.t @ norm + 0.5 * self.q @ norm**2)
+
+    def _screened_size(self, G: np.ndarray) -> np.ndarray:
+        size: np.ndarray = np.linalg.norm(G, axis=0) / self.l1_weight
+        return size
+
+    def _excess(self, G: np.ndarray, lam: float) -> np.ndarray:
+        return np.maximum(np.linalg.norm(G, axis=0, keepdims=True) - lam * self.l1_weight * self.factor, 0)
+
+    def _turned(self, W1: np.ndarray, W0: np.ndarray, step: np.ndarray) -> np.ndarray:
+        turned: np.ndarray = (((W1 + step) * W1).sum(axis=0) <= 0) | ~W0.any(axis=0)
+        return turned
 
     def _gap(self, G: np.ndarray) -> float:
         """Duality gap over the cached columns (an indicator where l1_ratio = 1)."""
@@ -278,23 +170,6 @@ class GroupNewton:
                 excess = np.where(self.t > 0, np.linalg.norm(G, axis=0) / self.t - 1, 0.0).max()
             gap += max(float(excess), 0.0) * self._penalty_value(self.W)
         return gap
-
-    def _add_violators(self, lam: float, gap: float, target: float) -> bool:
-        """Check all features; cache those that would break the tolerance.  Returns whether there were any."""
-        self.G = self._full_gradient()
-        rho = self.problem.penalty.l1_ratio
-        excess = np.maximum(np.linalg.norm(self.G, axis=0) - lam * self.l1_weight * self.factor, 0)
-        excess[self.cache.features[1:]] = 0
-        if rho < 1:
-            per_feature = excess**2 / (2 * lam * max(1 - rho, 0.01) * np.maximum(self.factor, 1e-300))
-            total = float(per_feature.sum())
-        else:
-            per_feature = excess / lam * max(self._penalty_value(self.W), target)
-            total = float(per_feature.max())
-        if gap + total <= 1.25 * target:
-            return False
-        self._cache(np.flatnonzero(per_feature > 0), lam)
-        return True
 
     # -- steps ---------------------------------------------------------------------------------------
 
@@ -349,17 +224,11 @@ class GroupNewton:
         if not change.any():
             return False
         limit = self.state.loss + self._penalty_value(self.W) + 0.1 * target
-        moved = self._add_scores(np.zeros_like(self.scores), change)
-        for fraction in (1.0, 0.5, 0.25, 0.1, 0.02):
-            W = self.W + fraction * change
-            scores = self.scores + fraction * moved
-            state = self.rows.evaluate(scores)
-            if state.loss + self._penalty_value(W) <= limit:
-                self.W, self.scores, self.state = W, scores, state
-                self.length *= fraction**2
-                return True
-            self.counts["halved"] += 1
-        return False
+        found = self._descend(change, self._add_scores(np.zeros_like(self.scores), change), limit)
+        if found is None:
+            return False
+        self.length *= found[0] ** 2
+        return True
 
 
 class _ScalarGroups:
@@ -385,10 +254,3 @@ def _norm_weight(problem: GLMProblem) -> float:
 
 def _one_number_decides(problem: GLMProblem) -> bool:
     return problem.n_outputs == 1 or (problem.n_outputs == 2 and problem.family.name == "multinomial")
-
-
-def _row_loss(problem: GLMProblem, weight: np.ndarray | None, dtype: np.dtype) -> RowLoss:
-    if problem.family.name == "multinomial":
-        return MultinomialRows(problem.target.numpy(), weight, dtype)
-    target = np.ascontiguousarray(problem.target.numpy().T)
-    return (BinomialRows if problem.family.name == "binomial" else GaussianRows)(target, weight, dtype)

@@ -21,19 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debugnet.glm.design import SingleProcess
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
-from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
-from debugnet.glm.solvers.row_losses import BinomialRows, Evaluated, GaussianRows, MultinomialRows, RowLoss
+from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.step_costs import blocks_are_cheaper, rebuild_pays
 from debugnet.glm.solvers.subspace import Movements, best_combination
+from debugnet.glm.solvers.working_set import FLOAT32_TOL, SAFETY, WorkingSet, needs_float64, refusal_of_newton
 
-#: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
-SAFETY = 0.75
 #: Scale of the per-class blocks of a softmax Hessian in the model; their largest relative eigenvalue is 2 at most.
 METRIC = 1.3
 TIGHT, LOOSE = 0.02, 0.001
@@ -43,17 +40,11 @@ NEAR = 0.95
 MEMORY = 3
 #: Gap left by a step from which the model counts as inexact.
 SLOW = 0.1
-#: Share of the threshold from which an extrapolated gradient brings its feature into the working set.
-SCREEN = 0.98
 #: Newton steps at one lambda.
 MAX_STEPS = 200
-#: Up to this many features all columns are gathered at once.
-ALL_COLUMNS = 128
-#: Below this tolerance float32 products are not exact enough.
-FLOAT32_TOL = 3e-8
 
 
-class ProxNewton:
+class ProxNewton(WorkingSet):
     """See the module's docstring; the contract is :class:`debugnet.glm.solvers.base.Solver`."""
 
     name: ClassVar[str] = "prox-newton"
@@ -61,102 +52,55 @@ class ProxNewton:
     compiled: ClassVar[bool] = True
 
     def __init__(self, problem: GLMProblem) -> None:
-        self.problem = problem
-        self.n, self.d = problem.design.shape
-        exact = problem.design.far_from_zero or problem.design.X.dtype == torch.float64
-        self.dtype = np.dtype(np.float64 if exact else np.float32)
-        self._start()
+        self._start(problem, np.dtype(np.float64 if needs_float64(problem) else np.float32))
 
     @classmethod
     def refusal(cls, problem: GLMProblem) -> str | None:
         """Why this solver cannot solve this problem, or None."""
         if not problem.penalty.entrywise:
             return "needs a penalty per coefficient (elastic_net)"
-        if problem.penalty.nonnegative and bool((problem.penalty.factor == 0).any()):
-            return "cannot keep unpenalized weights non-negative"
-        if problem.device.type != "cpu":
-            return "runs on the CPU"
-        if not isinstance(problem.communicator, SingleProcess):
-            return "needs all rows in one process"
-        return None
+        return refusal_of_newton(problem)
 
-    def _start(self) -> None:
-        problem, penalty = self.problem, self.problem.penalty
-        self.two_class = problem.family.name == "multinomial" and problem.n_outputs == 2 and not penalty.nonnegative
-        self.K = 1 if self.two_class else problem.n_outputs
-        weight = None if problem.uniform else (problem.sample_weight.numpy() * self.n).astype(self.dtype)
-        self.weight = weight
-        self.rows: RowLoss = self._row_loss(weight)
-        self.coupled = self.rows.coupled
-        offset = problem.offset
-        if offset is None:
-            self.offset: np.ndarray | None = None
-        elif self.two_class:
-            self.offset = (offset[:, 1:] - offset[:, :1]).numpy().T
-        else:
-            self.offset = np.ascontiguousarray(offset.numpy().T)
-        self.cache = ColumnCache(problem.design, self.dtype)
-        self.factor = penalty.factor.numpy()
-        self.alive = np.flatnonzero(problem.design.alive.numpy())
-        if len(self.alive) <= ALL_COLUMNS:
-            self.cache.add(self.alive)
-        free = self.alive[self.factor[self.alive] == 0]
-        self.cache.add(free)
-        self.blocks = (
-            [CurvatureBlock(self.cache, True)]
-            if self.coupled
-            else [CurvatureBlock(self.cache, False) for _ in range(self.K)]
-        )
-        self.W = np.zeros((self.K, len(self.cache)))  # cached columns; column 0 is the bias
-        self.scores = self._scores_of(self.W)
-        self.state: Evaluated = self.rows.evaluate(self.scores)
-        self.G: np.ndarray | None = None  # full gradients at the last two solutions
-        self.G_before: np.ndarray | None = None
-        self.last: tuple[float, np.ndarray] | None = None
-        self.before: tuple[float, np.ndarray] | None = None
-        self.returned: tuple[Tensor, Tensor] | None = None
+    def _start(self, problem: GLMProblem, dtype: np.dtype) -> None:
+        multinomial = problem.family.name == "multinomial"
+        self.two_class = multinomial and problem.n_outputs == 2 and not problem.penalty.nonnegative
+        offset = None if problem.offset is None else np.ascontiguousarray(problem.offset.numpy().T)
+        if offset is not None and self.two_class:
+            offset = offset[1:] - offset[:1]
+        self.weight = row_weights(problem, dtype)
+        rows = row_loss(problem, self.weight, dtype, two_class=self.two_class)
+        super().__init__(problem, rows, 1 if self.two_class else problem.n_outputs, offset, dtype)
+        self.coupled = rows.coupled
+        self.blocks = [CurvatureBlock(self.cache, self.coupled) for _ in range(1 if self.coupled else self.K)]
+        self.returned: Tensor | None = None
         self.contraction = 0.0
         self.movements = Movements(MEMORY)
-        self.passes = 0.0
-        self.counts = {"hessians": 0, "steps": 0, "full": 0, "extended": 0, "halved": 0, "rounds": 0, "restarts": 0}
+        self.counts |= {"hessians": 0, "steps": 0, "extended": 0, "rounds": 0, "restarts": 0}
 
-    def _row_loss(self, weight: np.ndarray | None) -> RowLoss:
-        problem = self.problem
-        name = problem.family.name
-        if self.two_class:
-            return BinomialRows(problem.target.numpy()[None], weight, self.dtype)
-        if name == "multinomial":
-            return MultinomialRows(problem.target.numpy(), weight, self.dtype)
-        target = np.ascontiguousarray(problem.target.numpy().T)
-        return (BinomialRows if name == "binomial" else GaussianRows)(target, weight, self.dtype)
+    # -- penalties, gaps -------------------------------------------------------------------------
 
-    # -- scores, penalties, gaps ---------------------------------------------------------------
-
-    def _scores_of(self, W: np.ndarray) -> np.ndarray:
-        scores = np.zeros((self.K, self.n)) if self.offset is None else self.offset.copy()
-        return self._add_scores(scores, W)
-
-    def _add_scores(self, scores: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Add ``change @ columns`` to the scores, float32 products of the increments alone."""
-        if change.any():
-            scores += self.cache.scores(change)
-            self.passes += np.count_nonzero(change.any(axis=0)) / max(1, self.d)
-        return scores
-
-    def _penalties(self, lam: float) -> None:
+    def _set_penalties(self, lam: float) -> None:
         """l1 and l2 of every cached column (m,); 0 for the bias."""
-        rho = self.problem.penalty.l1_ratio
-        factor = np.where(self.cache.features >= 0, self.factor[self.cache.features], 0.0)
-        self.l1 = lam * rho * factor
-        self.l2 = lam * (1 - rho) * factor * (0.5 if self.two_class else 1.0)
-        least = lam * max(1 - rho, 0.01) * (0.5 if self.two_class else 1.0)
-        # The certificate moves the bias to its optimum by itself, but not the weights of unpenalized features.
-        free = (factor == 0) & (self.cache.features >= 0)
-        self.floor = np.where(free, 1e-7 * least, least)
+        rho, half = self.problem.penalty.l1_ratio, 0.5 if self.two_class else 1.0
+        factor = self._cached_factor()
+        self.l1, self.l2 = lam * rho * factor, lam * (1 - rho) * factor * half
+        self._set_floor(lam * max(1 - rho, 0.01) * half)
         self._tiled = tuple(np.tile(a, self.K) for a in (self.l1, self.l2, self.floor))
 
     def _penalty_value(self, W: np.ndarray) -> float:
         return float((np.abs(W) @ self.l1 + 0.5 * (W * W) @ self.l2).sum())
+
+    def _screened_size(self, G: np.ndarray) -> np.ndarray:
+        size: np.ndarray = np.abs(G).max(axis=0) / self.problem.penalty.l1_ratio
+        return size
+
+    def _excess(self, G: np.ndarray, lam: float) -> np.ndarray:
+        penalty = self.problem.penalty
+        signed = -G if penalty.nonnegative else np.abs(G)
+        return np.maximum(signed - lam * penalty.l1_ratio * self.factor, 0)
+
+    def _turned(self, W1: np.ndarray, W0: np.ndarray, step: np.ndarray) -> np.ndarray:
+        return (W1 == 0) | (W0 == 0) | ((W1 + step) * W1 <= 0)
 
     def _gap(self, G: np.ndarray) -> float:
         """Duality gap over the cached columns (an indicator where rho = 1)."""
@@ -176,105 +120,28 @@ class ProxNewton:
         if lam == 0:  # nothing is sparse any more: a working set has no point
             return Fista(self.problem).solve(lam, weight, bias, monitor, resume)
         self.passes = 0.0
-        self._want(monitor.tol)
+        if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
+            self._start(self.problem, np.dtype(np.float64))
         self._take_start(weight, bias)
-        self._penalties(lam)
-        target = SAFETY * monitor.tol * monitor.null_objective
-        fresh = self.last is None or self.last[0] != lam
-        if fresh:
-            self._screen(lam)
-            self._extrapolate(lam)
-        status = self._iterate(lam, target, monitor)
-        if fresh and self.last is not None:
-            self.before = self.last
-        self.last = (lam, self.W.copy())
+        self._set_penalties(lam)
+        fresh = self._enter(lam)
+        status = self._iterate(lam, SAFETY * monitor.tol * monitor.null_objective, monitor)
+        self._leave(lam, fresh)
         return self._solution(status)
-
-    def _want(self, tol: float) -> None:
-        """Change to float64 where the tolerance asks for it."""
-        if tol >= FLOAT32_TOL or self.dtype == np.float64:
-            return
-        W, features = self.W, self.cache.features[1:]
-        last, before, G = self.last, self.before, self.G
-        self.dtype = np.dtype(np.float64)
-        self._start()
-        self.cache = ColumnCache(self.problem.design, np.float64)
-        self.cache.add(features)
-        for block in self.blocks:
-            block.cache = self.cache
-        self.W, self.last, self.before, self.G = W, last, before, G
-        self.scores = self._scores_of(W)
-        self.state = self.rows.evaluate(self.scores)
 
     def _take_start(self, weight: Tensor, bias: Tensor) -> None:
         """Go on from (weight, bias) unless they are what was returned last."""
-        if self.returned is not None and torch.equal(weight, self.returned[0]):
+        if self.returned is not None and torch.equal(weight, self.returned):
             return
         W, b = weight.numpy(), bias.numpy()
-        if self.two_class:
-            W, b = W[1:] - W[:1], b[1:] - b[:1]
-        self.cache.add(np.flatnonzero(W.any(axis=0)))
-        self.W = np.zeros((self.K, len(self.cache)))
-        self.W[:, 0] = b
-        self.W[:, 1:] = W[:, self.cache.features[1:]]
-        self.scores = self._scores_of(self.W)
-        self.state = self.rows.evaluate(self.scores)
-        self.G = self.G_before = self.last = self.before = None
-
-    def _screen(self, lam: float) -> None:
-        """Cache the features whose gradient, gone on as between the last two lambdas, nearly reaches the threshold.
-
-        Without two solutions to go by: those that the sequential strong rule keeps.  The full check that ends
-        each lambda catches what either misses.
-        """
-        if self.G is None:
-            self.G = self._full_gradient()
-        rho, old = self.problem.penalty.l1_ratio, self.last[0] if self.last else lam
-        if self.before is not None and self.G_before is not None:
-            ratio = np.log(lam / old) / np.log(old / self.before[0])
-            size, threshold = np.abs(self.G + ratio * (self.G - self.G_before)).max(axis=0), SCREEN * rho * lam
-        else:
-            size, threshold = np.abs(self.G).max(axis=0), rho * (2 * lam - old)
-        self.G_before = self.G
-        keep = size >= threshold * self.factor
-        self._cache(np.flatnonzero(keep & self.problem.design.alive.numpy()), lam)
-
-    def _cache(self, features: np.ndarray, lam: float) -> None:
-        before = len(self.cache)
-        self.cache.add(features)
-        grown = len(self.cache) - before
-        if grown:
-            self.W = np.pad(self.W, ((0, 0), (0, grown)))
-            self._penalties(lam)
-
-    def _extrapolate(self, lam: float) -> None:
-        """Go on in log lambda as between the last two solutions, for entries that keep their sign."""
-        if self.last is None or self.before is None:
-            return
-        (lam1, W1), (lam0, W0) = self.last, self.before
-        ratio = np.log(lam / lam1) / np.log(lam1 / lam0)
-        if ratio > 2:
-            return
-        W0 = np.pad(W0, ((0, 0), (0, W1.shape[1] - W0.shape[1])))
-        step = ratio * (W1 - W0)
-        moved = W1 + step
-        step[(W1 == 0) | (W0 == 0) | (moved * W1 <= 0)] = 0
-        step[:, 0] = ratio * (W1 - W0)[:, 0]
-        change = np.zeros_like(self.W)
-        change[:, : step.shape[1]] = step
-        self.W = self.W + change
-        self.scores = self._add_scores(self.scores, change)
-        self.state = self.rows.evaluate(self.scores)
+        self._start_at(*((W[1:] - W[:1], b[1:] - b[:1]) if self.two_class else (W, b)))
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         objective = self.state.loss + self._penalty_value(self.W)
         gap, self.rebuilt = np.inf, 0
         self.movements.clear()
         for step in range(MAX_STEPS):
-            G = self.cache.gradient(self.state.residual) / self.n
-            self.passes += len(self.cache) / max(1, self.d)
-            if not self.problem.fit_intercept:
-                G[:, 0] = 0
+            G = self._gradient()
             previous, gap = gap, self._gap(G)
             if step and np.isfinite(previous):
                 self.contraction = gap / previous
@@ -291,33 +158,6 @@ class ProxNewton:
             if not moved:
                 return "stalled"
         return "max_iterations"
-
-    def _full_gradient(self, G: np.ndarray | None = None) -> np.ndarray:
-        """Gradient of all features (K, d), from that of the cached columns ``G`` where these are all."""
-        if G is not None and len(self.cache) - 1 == len(self.alive):
-            whole = np.zeros((self.K, self.d))
-            whole[:, self.cache.features[1:]] = G[:, 1:]
-            return whole
-        self.passes += 1
-        self.counts["full"] += 1
-        return self.cache.full_gradient(self.state.residual) / self.n
-
-    def _add_violators(self, lam: float, gap: float, target: float, G: np.ndarray) -> bool:
-        """Check all features; cache those that would break the tolerance.  Returns whether there were any."""
-        self.G = self._full_gradient(G)
-        rho = self.problem.penalty.l1_ratio
-        signed = -self.G if self.problem.penalty.nonnegative else np.abs(self.G)
-        excess = np.maximum(signed - lam * rho * self.factor, 0)
-        excess[:, self.cache.features[1:]] = 0
-        if rho < 1:
-            per_feature = (excess**2).sum(axis=0) / (2 * self.floor[0] * np.maximum(self.factor, 1e-300))
-        else:
-            per_feature = excess.max(axis=0) / lam * max(self._penalty_value(self.W), target)
-        total = per_feature.sum() if rho < 1 else per_feature.max()
-        if gap + total <= 1.25 * target:
-            return False
-        self._cache(np.flatnonzero(per_feature > 0), lam)
-        return True
 
     # -- the model -------------------------------------------------------------------------------
 
@@ -407,17 +247,13 @@ class ProxNewton:
                 return value, True
             self.counts["restarts"] += 1
             self.movements.clear()
-        for fraction in (1.0, 0.5, 0.25, 0.1, 0.02):
-            W = self.W + fraction * change
-            scores = self.scores + fraction * moved
-            state = self.rows.evaluate(scores)
-            value = state.loss + self._penalty_value(W)
-            if value <= objective + 0.1 * target:
-                self.W, self.scores, self.state = W, scores, state
-                return value, True
-            self.counts["halved"] += 1
+        found = self._descend(change, moved, objective + 0.1 * target)
+        if found is None:
+            return objective, False
+        fraction, value = found
+        if fraction < 1:
             self.contraction = 1.0
-        return objective, False
+        return value, True
 
     def _combined_step(
         self, V: np.ndarray, change: np.ndarray, moved: np.ndarray, G: np.ndarray, limit: float
@@ -451,5 +287,5 @@ class ProxNewton:
             W = torch.cat([-W / 2, W / 2])
         weight[:, features] = W[:, 1:]
         bias = W[:, 0].clone()
-        self.returned = (weight, bias)
+        self.returned = weight
         return Solution(weight, bias, status, self.passes)

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from debugnet.glm.problem import GLMProblem
+
 
 class Evaluated(NamedTuple):
     """Loss at some scores.
@@ -128,3 +130,22 @@ class GaussianRows(_Rows):
     def curved(self, mean: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """``s``."""
         return self._weighted(scores)
+
+
+def row_loss(
+    problem: GLMProblem, weight: np.ndarray | None, dtype: np.dtype, *, two_class: bool = False
+) -> MultinomialRows | BinomialRows | GaussianRows:
+    """Return the problem's family in this layout; with ``two_class`` softmax of two is one logistic output."""
+    target = problem.target.numpy()
+    if two_class:
+        return BinomialRows(target[None], weight, dtype)
+    if problem.family.name == "multinomial":
+        return MultinomialRows(target, weight, dtype)
+    rows = BinomialRows if problem.family.name == "binomial" else GaussianRows
+    return rows(np.ascontiguousarray(target.T), weight, dtype)
+
+
+def row_weights(problem: GLMProblem, dtype: np.dtype) -> np.ndarray | None:
+    """Return n * sample_weight (n,), or None where uniform."""
+    n = problem.design.shape[0]
+    return None if problem.uniform else (problem.sample_weight.numpy() * n).astype(dtype)

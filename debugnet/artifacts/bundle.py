@@ -238,10 +238,10 @@ def _open_partial(folder: Path, provenance: Provenance, force: bool = False) -> 
     note = folder / PARTIAL
     if note.exists():
         found = Provenance.from_json(read_json(note))
-        if found.key == provenance.key:
+        difference = describe_difference(found, provenance)
+        if not difference:
             return True
         if not force:
-            difference = describe_difference(found, provenance.kind, provenance.options, provenance.inputs)
             raise OutputExists(f"{folder} is there, begun with {difference}; --force discards it")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

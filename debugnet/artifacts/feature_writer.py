@@ -165,12 +165,12 @@ class FeatureStoreWriter:
         first = next(lines, None)
         if first is None:
             return False
-        found = Provenance.from_json(first["provenance"])
-        if found.key != self._provenance.key or first["shapes"] != self._shapes():
+        difference = describe_difference(Provenance.from_json(first["provenance"]), self._provenance)
+        if not difference and first["shapes"] != self._shapes():
+            difference = "other numbers of rows or features"
+        if difference:
             if force:
                 return False
-            wanted = self._provenance
-            difference = describe_difference(found, wanted.kind, wanted.options, wanted.inputs)
             raise OutputExists(f"{self.partial} is there, begun with {difference}; --force discards it")
         for line in lines:
             if not self._believe(line):

@@ -1,8 +1,9 @@
 """Where an artefact comes from: its key, its inputs, and whether it is still current.
 
 An artefact is current when it is complete and was made with the same options from the same
-inputs.  Both are condensed into its *key*; what it contains is condensed into its *digest*,
-which is the input of the next artefact's key.  Keys and digests are sha256, in hexadecimal.
+inputs; an option that did not exist when it was made counts as one at its default.  What it
+contains is condensed into its *digest*, which is how it counts as the input of another artefact.
+Options and inputs are condensed into its *key*.  Both are sha256, in hexadecimal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Provenance:
     key : str
         :func:`artifact_key` of the kind, the options and the inputs.
     options : mapping
-        The options that count in the key.
+        The options that can change the result.
     settings : mapping
         The others (device, workers, output, input paths): recorded, but a change of them
         does not make the artefact out of date.
@@ -67,6 +68,8 @@ class Provenance:
         Wall-clock time of the work.
     peak_memory : int
         Bytes: largest resident size of the process, so far.
+    defaults : sequence of str
+        Which of the options stood at the default that their recipe declared.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class Provenance:
     created: str
     seconds: float
     peak_memory: int
+    defaults: Sequence[str] = ()
 
     @property
     def command(self) -> str:
@@ -101,26 +105,45 @@ class Provenance:
         ValueError
             A field is missing.
         """
-        names = [f.name for f in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in values]
+        fields = dataclasses.fields(cls)
+        missing = [f.name for f in fields if f.name not in values and f.default is dataclasses.MISSING]
         if missing:
             raise ValueError(f"provenance lacks {', '.join(missing)}")
-        return cls(**{name: values[name] for name in names})
+        return cls(**{f.name: values[f.name] for f in fields if f.name in values})
 
 
 def keyed_options(options: Any) -> dict[str, Any]:
     """The options that can change the result.
 
     Of a recipe dataclass, the fields with ``in_key=False`` and the positional ones (they name
-    inputs, which count by their digests) are left out; a mapping is taken whole.
+    inputs, which count by their digests) are left out, and a ``revision`` above 1 is added (a class
+    variable, raised when the same options come to mean something else); a mapping is taken whole.
     """
-    if dataclasses.is_dataclass(options) and not isinstance(options, type):
-        return {
-            f.name: jsonable(getattr(options, f.name))
-            for f in dataclasses.fields(options)
-            if f.metadata.get("in_key", True) and not f.metadata.get("positional", False)
-        }
-    return dict(jsonable(options))
+    if not _is_recipe(options):
+        return dict(jsonable(options))
+    revision = getattr(options, "revision", 1)
+    return {f.name: jsonable(getattr(options, f.name)) for f in _keyed_fields(options)} | (
+        {"revision": revision} if revision > 1 else {}
+    )
+
+
+def defaulted_options(options: Any) -> list[str]:
+    """Names of the keyed options of a recipe dataclass that stand at their declared default; none of a mapping."""
+    if not _is_recipe(options):
+        return []
+    return [f.name for f in _keyed_fields(options) if getattr(options, f.name) == f.default]
+
+
+def _is_recipe(options: Any) -> bool:
+    return dataclasses.is_dataclass(options) and not isinstance(options, type)
+
+
+def _keyed_fields(options: Any) -> list[dataclasses.Field[Any]]:
+    return [
+        f
+        for f in dataclasses.fields(options)
+        if f.metadata.get("in_key", True) and not f.metadata.get("positional", False)
+    ]
 
 
 def artifact_key(kind: str, options: Any, inputs: Mapping[str, Reference]) -> str:
@@ -130,7 +153,8 @@ def artifact_key(kind: str, options: Any, inputs: Mapping[str, Reference]) -> st
     ----------
     kind : str
     options : dataclass or mapping
-        See :func:`keyed_options`.
+        See :func:`keyed_options`; those at their default do not count, so that a key outlives the
+        release that adds an option.
     inputs : mapping of str to reference
         Only kinds and digests count: an input may move.
 
@@ -139,10 +163,11 @@ def artifact_key(kind: str, options: Any, inputs: Mapping[str, Reference]) -> st
     str
         sha256, 64 hexadecimal digits.
     """
+    defaulted = defaulted_options(options)
     content = {
         "schema": SCHEMA,
         "kind": kind,
-        "options": keyed_options(options),
+        "options": {name: value for name, value in keyed_options(options).items() if name not in defaulted},
         "inputs": {role: [reference["kind"], reference["digest"]] for role, reference in inputs.items()},
     }
     return hashlib.sha256(canonical_json(content)).hexdigest()
@@ -157,7 +182,7 @@ def collect(
     device: str = "cpu",
     seconds: float = 0.0,
 ) -> Provenance:
-    """Gather the provenance of an artefact that this process has just made."""
+    """Gather the provenance of an artefact that this process makes or has just made."""
     import resource
 
     keyed = keyed_options(options)
@@ -175,6 +200,7 @@ def collect(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        defaults=defaulted_options(options),
     )
 
 
@@ -255,14 +281,6 @@ def input_reference(path: str | os.PathLike[str]) -> dict[str, str]:
     return {"kind": provenance.kind, "path": os.path.abspath(path), "digest": digest}
 
 
-def is_current(path: str | os.PathLike[str], key: str) -> bool:
-    """Whether ``path`` exists, is complete and was made with this key."""
-    try:
-        return os.path.exists(path) and read_provenance(path).key == key
-    except InputError:
-        return False
-
-
 def check_output(
     path: str | os.PathLike[str], kind: str, options: Any, inputs: Mapping[str, Reference], *, force: bool = False
 ) -> bool:
@@ -290,10 +308,9 @@ def check_output(
         raise OutputExists(f"{path} exists and cannot be read as an artefact ({error}); {way_out}") from error
     if force:
         return False
-    if found.key == artifact_key(kind, options, inputs):
-        return True
-    difference = describe_difference(found, kind, keyed_options(options), inputs)
-    raise OutputExists(f"{path} exists, made with {difference}; --force replaces it")
+    if difference := describe_difference(found, collect(kind, options, inputs)):
+        raise OutputExists(f"{path} exists, made with {difference}; --force replaces it")
+    return True
 
 
 def _is_ours(path: Path) -> bool:
@@ -306,22 +323,30 @@ def _is_ours(path: Path) -> bool:
         return file.read(len(MAGIC)) in (MAGIC, b"")
 
 
-def describe_difference(
-    found: Provenance, kind: str, options: Mapping[str, Any], inputs: Mapping[str, Reference]
-) -> str:
-    """Say in words how an artefact's keyed options and its inputs differ from the wanted ones."""
-    if found.kind != kind:
-        return f"kind {found.kind} instead of {kind}"
-    differences = [
-        f"{name} {_brief(found.options.get(name))} instead of {_brief(options.get(name))}"
-        for name in {**options, **found.options}
-        if found.options.get(name) != options.get(name)
-    ]
-    for role in sorted({*found.inputs, *inputs}):
-        before, now = found.inputs.get(role), inputs.get(role)
-        if before is None or now is None or before["digest"] != now["digest"]:
-            differences.append(f"another {role} ({(before or {}).get('path', 'none')})")
-    return ", ".join(differences) or f"schema {found.schema} or another version of the options"
+def describe_difference(found: Provenance, wanted: Provenance) -> str:
+    """Say in words what sets one making apart from another; "" where they make the same.
+
+    Options are compared by their values, not by the keys: one that only one of the two knows (a
+    release has added or removed it) is no difference while it stands at its default there.
+    """
+    if found.kind != wanted.kind:
+        return f"kind {found.kind} instead of {wanted.kind}"
+    if found.schema != wanted.schema:
+        return f"schema {found.schema} instead of {wanted.schema}"
+    differences = []
+    for name in {**wanted.options, **found.options}:
+        if name in found.options and name in wanted.options:
+            same = found.options[name] == wanted.options[name]
+        else:
+            same = name in {*found.defaults, *wanted.defaults}
+        if not same:
+            before, now = (_brief(m.options[name]) if name in m.options else "unset" for m in (found, wanted))
+            differences.append(f"{name} {before} instead of {now}")
+    for role in sorted({*found.inputs, *wanted.inputs}):
+        old, new = found.inputs.get(role), wanted.inputs.get(role)
+        if old is None or new is None or (old["kind"], old["digest"]) != (new["kind"], new["digest"]):
+            differences.append(f"another {role} ({(old or {}).get('path', 'none')})")
+    return ", ".join(differences)
 
 
 def _brief(value: Any) -> str:

@@ -33,9 +33,12 @@ class CounterfactualImage:
         None, "The folder to write (default: counterfactuals beside the head).", flags=("-o", "--output"), in_key=False
     )
     feature: int | None = option(None, "Take the superpixels that this feature reads in its prototype.", group=_PATTERN)
-    pattern: Path | None = option(None, "An image file with the pattern.", group=_PATTERN)
+    pattern: Path | None = option(None, "An image file with the pattern.", group=_PATTERN, in_key=False)
     mask: Path | None = option(
-        None, "An image file, white where the pattern goes (default: everywhere it is opaque).", group=_PATTERN
+        None,
+        "An image file, white where the pattern goes (default: everywhere it is opaque).",
+        group=_PATTERN,
+        in_key=False,
     )
     superpixels: int = option(1, "Superpixels of the prototype that make the pattern.", group=_PATTERN)
     prototype: int = option(0, "Which prototype of the feature: 0 is the strongest.", group=_PATTERN)

@@ -44,7 +44,7 @@ class CounterfactualText:
     to: str | None = option(None, "The class the search must reach (default: the runner-up).", group=_SEARCH)
     max_substitutions: int = option(3, "Most substitutions the search may make.", group=_SEARCH)
     insert: Path | None = option(
-        None, "A file with words, one a line: put each into sentences and count the flips.", group=_SEARCH
+        None, "A file with words, one a line: put each into sentences and count the flips.", group=_SEARCH, in_key=False
     )
     seed: int = option(0, "Seed of all draws; each sentence's own seed derives from it.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", in_key=False)

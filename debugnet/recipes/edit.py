@@ -38,7 +38,11 @@ class Edit:
     scale: tuple[str, ...] = option((), "Weights to multiply (12=0.5, cat/12=0.5).", group=_CHANGE)
     set: tuple[str, ...] = option((), "Weights to replace (cat/12=0.1).", group=_CHANGE)
     from_: Path | None = option(
-        None, "A file with edits (edits.yaml, from diagnose or by hand).", flags=("--from",), group=_CHANGE
+        None,
+        "A file with edits (edits.yaml, from diagnose or by hand).",
+        flags=("--from",),
+        group=_CHANGE,
+        in_key=False,
     )
     refit: bool = option(
         False, "Fit the layer again at the head's lambda without the removed features, instead of only dropping them.",

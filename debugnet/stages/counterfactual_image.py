@@ -47,8 +47,7 @@ def run(options: CounterfactualImage, *, force: bool = False) -> Result:
         if (file := getattr(options, name)) is not None:
             inputs[name] = {"kind": "image", "path": str(file), "digest": hashlib.sha256(_read(file)).hexdigest()}
     output = options.output or Path(options.head).parent / _KIND
-    keyed = _keyed(options)
-    if check_output(output, _KIND, keyed, inputs, force=force):
+    if check_output(output, _KIND, options, inputs, force=force):
         from debugnet.artifacts.bundle import read_json
 
         report = read_json(output / "rates.json")
@@ -58,7 +57,7 @@ def run(options: CounterfactualImage, *, force: bool = False) -> Result:
     started = time.monotonic()
     experiment = _prepare(options, explanations, Path(inputs["features"]["path"]))
     report, rows, examples = _measure(experiment, options)
-    provenance = collect(_KIND, keyed, inputs, seed=options.seed, seconds=time.monotonic() - started)
+    provenance = collect(_KIND, options, inputs, seed=options.seed, seconds=time.monotonic() - started)
     with write_bundle(output, provenance) as folder:
         write_json(folder / "rates.json", report)
         with open(folder / "rows.jsonl", "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -66,12 +65,6 @@ def run(options: CounterfactualImage, *, force: bool = False) -> Result:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         _draw(folder, experiment, report, examples)
     return Result(output, report, False, _describe(report))
-
-
-def _keyed(options: CounterfactualImage) -> dict[str, Any]:
-    from debugnet.artifacts.provenance import keyed_options
-
-    return {name: value for name, value in keyed_options(options).items() if name not in ("pattern", "mask")}
 
 
 def _read(file: Path) -> bytes:

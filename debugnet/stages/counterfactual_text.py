@@ -50,8 +50,7 @@ def run(options: CounterfactualText, *, force: bool = False) -> Result:
         digest = hashlib.sha256("\n".join(read_words(options.insert)).encode()).hexdigest()
         inputs["insert"] = {"kind": "words", "path": str(options.insert), "digest": digest}
     output = options.output or Path(options.head).parent / _KIND
-    keyed = _keyed(options)
-    if check_output(output, _KIND, keyed, inputs, force=force):
+    if check_output(output, _KIND, options, inputs, force=force):
         from debugnet.artifacts.bundle import read_json
 
         report = read_json(output / "rates.json")
@@ -66,7 +65,7 @@ def run(options: CounterfactualText, *, force: bool = False) -> Result:
         report["insertions"] = experiment.insertions(read_words(options.insert))
     if found:
         report["search"] = _summarize_search(found)
-    provenance = collect(_KIND, keyed, inputs, seed=options.seed, seconds=time.monotonic() - started)
+    provenance = collect(_KIND, options, inputs, seed=options.seed, seconds=time.monotonic() - started)
     with write_bundle(output, provenance) as folder:
         write_json(folder / "rates.json", report)
         _write_lines(folder / "rows.jsonl", rows)
@@ -74,12 +73,6 @@ def run(options: CounterfactualText, *, force: bool = False) -> Result:
             _write_lines(folder / "search.jsonl", found)
         _draw(folder, report)
     return Result(output, report, False, _describe(report))
-
-
-def _keyed(options: CounterfactualText) -> dict[str, Any]:
-    from debugnet.artifacts.provenance import keyed_options
-
-    return {name: value for name, value in keyed_options(options).items() if name != "insert"}
 
 
 @dataclass(frozen=True)

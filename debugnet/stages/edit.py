@@ -42,14 +42,14 @@ def run(options: Edit, *, force: bool = False) -> Result:
         content = _read_bytes(options.from_)
         inputs["edits"] = {"kind": "edits", "path": str(options.from_), "digest": hashlib.sha256(content).hexdigest()}
     output = options.output or Path(options.head).parent / "head_edited"
-    if check_output(output, "head", _keyed(options), inputs, force=force):
+    if check_output(output, "head", options, inputs, force=force):
         from debugnet.artifacts.bundle import read_json
 
         report = read_json(output / "audit.json")
         return Result(output, _summary(report), True, describe_audit(report))
     started = time.monotonic()
     head, edits, report = _edit_and_audit(options, Path(inputs["features"]["path"]))
-    provenance = collect("head", _keyed(options), inputs, seconds=time.monotonic() - started)
+    provenance = collect("head", options, inputs, seconds=time.monotonic() - started)
     from debugnet.artifacts.bundle import write_json
     from debugnet.artifacts.head_store import save_head
 
@@ -60,13 +60,6 @@ def run(options: Edit, *, force: bool = False) -> Result:
 
     save_head(output, head, provenance, add_files)
     return Result(output, _summary(report), False, describe_audit(report))
-
-
-def _keyed(options: Edit) -> dict[str, Any]:
-    """Options that count, without the file of edits: its content counts, its name does not."""
-    from debugnet.artifacts.provenance import keyed_options
-
-    return {name: value for name, value in keyed_options(options).items() if name != "from_"}
 
 
 def _edit_and_audit(options: Edit, features: Path) -> tuple[LinearHead, list[Any], dict[str, Any]]:

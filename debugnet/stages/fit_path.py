@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debugnet.artifacts.provenance import (
-    artifact_key,
     check_output,
     collect,
     describe_difference,
     input_reference,
-    keyed_options,
     read_provenance,
 )
 from debugnet.errors import InputError, NotConverged, OutputExists, UsageError
@@ -160,8 +158,7 @@ def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]],
         grid: dict[str, Any] = {name: found.options.get(name) for name in GRID_OPTIONS}
         grid["lambdas"] = None if grid["lambdas"] is None else tuple(grid["lambdas"])
         wanted = dataclasses.replace(options, **grid)
-        if found.kind != "path" or found.key != artifact_key("path", wanted, inputs):
-            difference = describe_difference(found, "path", keyed_options(wanted), inputs)
+        if difference := describe_difference(found, collect("path", wanted, inputs)):
             raise OutputExists(
                 f"{output} cannot be extended: it was made with {difference}; choose another output, or --force"
             ) from None

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +21,6 @@ from debugnet.artifacts.provenance import (
     check_output,
     collect,
     input_reference,
-    is_current,
     locate_input,
     read_provenance,
 )
@@ -35,6 +34,13 @@ class Options:
     l1_ratio: float = option(0.99, "mix")
     n_lambdas: int = option(100, "points")
     workers: int = option(2, "processes", in_key=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class NewerOptions(Options):
+    """What a later release makes of them: one option more."""
+
+    shuffle: str | None = option("rows", "what to shuffle")
 
 
 INPUTS = {"features": {"kind": "features", "path": "/a/features.h5", "digest": "d1"}}
@@ -84,7 +90,6 @@ def test_an_absent_output_is_made_and_a_current_one_is_used(tmp_path: Path) -> N
     assert not check_output(out, "analysis", options, INPUTS)
     bundle(out, "analysis", "x", INPUTS, options)
     assert check_output(out, "analysis", options, INPUTS)
-    assert is_current(out, artifact_key("analysis", options, INPUTS))
     assert not check_output(out, "analysis", options, INPUTS, force=True)
 
 
@@ -101,6 +106,63 @@ def test_an_output_made_otherwise_is_refused_by_the_names_of_what_differs(tmp_pa
     assert not check_output(out, "analysis", Options("f", l1_ratio=0.5), INPUTS, force=True)
 
 
+def test_an_option_that_a_release_adds_leaves_what_is_there_current(tmp_path: Path) -> None:
+    out = bundle(tmp_path / "out", "analysis", "x", INPUTS, Options("f"))
+    assert check_output(out, "analysis", NewerOptions("f"), INPUTS)
+    for changed in ("nothing", None):
+        with pytest.raises(OutputExists, match="shuffle unset instead of "):
+            check_output(out, "analysis", NewerOptions("f", shuffle=changed), INPUTS)
+    assert artifact_key("analysis", NewerOptions("f"), INPUTS) == artifact_key("analysis", Options("f"), INPUTS)
+    assert artifact_key("analysis", NewerOptions("f", shuffle="a"), INPUTS) != artifact_key(
+        "analysis", Options("f"), INPUTS
+    )
+
+
+def test_an_option_that_a_release_removes_counts_where_it_was_set(tmp_path: Path) -> None:
+    out = bundle(tmp_path / "out", "analysis", "x", INPUTS, NewerOptions("f"))
+    assert check_output(out, "analysis", Options("f"), INPUTS)
+    bundle(tmp_path / "set", "analysis", "x", INPUTS, NewerOptions("f", shuffle="columns"))
+    with pytest.raises(OutputExists, match='shuffle "columns" instead of unset'):
+        check_output(tmp_path / "set", "analysis", Options("f"), INPUTS)
+
+
+def test_a_default_that_a_release_changes_is_a_change_unless_the_value_is_the_same(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Changed(Options):
+        l1_ratio: float = option(0.5, "mix")
+
+    out = bundle(tmp_path / "out", "analysis", "x", INPUTS, Options("f"))
+    with pytest.raises(OutputExists, match="l1_ratio 0.99 instead of 0.5"):
+        check_output(out, "analysis", Changed("f"), INPUTS)
+    assert check_output(out, "analysis", Changed("f", l1_ratio=0.99), INPUTS)
+
+
+def test_a_new_revision_of_the_options_is_a_change(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Revised(Options):
+        revision: ClassVar[int] = 2
+
+    out = bundle(tmp_path / "out", "analysis", "x", INPUTS, Options("f"))
+    with pytest.raises(OutputExists, match="revision unset instead of 2"):
+        check_output(out, "analysis", Revised("f"), INPUTS)
+    assert artifact_key("analysis", Revised("f"), INPUTS) != artifact_key("analysis", Options("f"), INPUTS)
+    bundle(tmp_path / "new", "analysis", "x", INPUTS, Revised("f"))
+    assert check_output(tmp_path / "new", "analysis", Revised("f"), INPUTS)
+
+
+def test_artefacts_whose_provenance_has_no_defaults_yet_stay_current(tmp_path: Path) -> None:
+    made = collect("analysis", Options("f"), INPUTS).to_json()
+    del made["defaults"]
+    old = Provenance.from_json({**made, "key": "of all options, as they were then"})
+    with write_bundle(tmp_path / "out", old) as folder:
+        (folder / "content.txt").write_text("x")
+    assert check_output(tmp_path / "out", "analysis", NewerOptions("f"), INPUTS)
+    with pytest.raises(OutputExists, match="l1_ratio 0.99 instead of 0.5"):
+        check_output(tmp_path / "out", "analysis", NewerOptions("f", l1_ratio=0.5), INPUTS)
+    with pytest.raises(OutputExists, match="l1_ratio 0.99"):  # it may not have stood at its default
+        check_output(tmp_path / "out", "analysis", {"n_lambdas": 100}, INPUTS)
+
+
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.h5").write_text("years of work")
     (tmp_path / "photos").mkdir()
@@ -108,7 +170,6 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     for name in ("thesis.h5", "photos"):
         with pytest.raises(OutputExists, match="choose another output"):
             check_output(tmp_path / name, "features", {}, {}, force=True)
-    assert not is_current(tmp_path / "photos", "key")
 
 
 def test_inputs_that_changed_are_named_with_the_command_that_renews(

@@ -69,6 +69,16 @@ def evaluate(
     return {"loss": loss, **_single_label(scores, y)}
 
 
+def evaluate_scores(scores: np.ndarray, y: np.ndarray, family: str, task: str) -> dict[str, float]:
+    """Score outputs (n, K) that are in memory: the same metrics as of a head that gives them."""
+    loss = float(row_losses(scores, y, family).mean())
+    if task == "regression":
+        return {"loss": loss, **_regression(scores, np.reshape(y, scores.shape))}
+    if task == "multi-label":
+        return {"loss": loss, **_multi_label(scores, y)}
+    return {"loss": loss, **_single_label(scores.argmax(axis=1), y)}
+
+
 def row_losses(scores: np.ndarray, y: np.ndarray, family: str) -> np.ndarray:
     """Return the family's loss of each row, (n,) float64, as in the fitted objective.
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from debugnet.backbones.spec import BackboneSpec, current_folder_importable
+from debugnet.backbones.spec import NETWORK_FILE, WEIGHTS_FILE, BackboneSpec, current_folder_importable
 from debugnet.errors import InputError
 
 #: What of a model folder can change its output.
@@ -47,7 +47,9 @@ def network_digest(spec: BackboneSpec, *, online: bool = False) -> str:
     if spec.entry == "python":
         parts += [spec.name, _source_digest(spec.name)]
     elif folder is not None:
+        ours = (NETWORK_FILE, WEIGHTS_FILE) if spec.entry == "network-folder" else None
         files = [p for p in sorted(folder.iterdir()) if p.suffix in _MODEL_SUFFIXES and p.is_file()]
+        files = [p for p in files if ours is None or p.name in ours]  # not what else an artefact tells of itself
         parts += [f"{path.name} {file_digest(path)}" for path in files]
     elif spec.entry == "hugging-face":
         parts += [spec.name, _commit(spec.name, online)]

@@ -23,11 +23,9 @@ from torch import nn
 
 from debugnet.backbones.preprocessing import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing
 from debugnet.backbones.source import NetworkSource
-from debugnet.backbones.spec import NETWORK_FILE, BackboneSpec, current_folder_importable
+from debugnet.backbones.spec import NETWORK_FILE, WEIGHTS_FILE, BackboneSpec, current_folder_importable
 from debugnet.backbones.weights_files import load_into, read_state_dict
 from debugnet.errors import InputError, UsageError
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 def load_python(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
@@ -43,10 +41,23 @@ def load_python(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:
         raise InputError(f"--backbone {spec.name}: the factory returned a {type(network).__name__}, not a Module")
     path = spec.weights_file
     if path is not None:
+        network = _wrapped(network, path.with_name(NETWORK_FILE), spec.name)
         load_into(network, read_state_dict(path), target)
     elif spec.weights is not None:
         raise InputError(f"--weights {spec.weights}: no such file")
     return _source(network, spec)
+
+
+def _wrapped(network: nn.Module, description: Path, name: str) -> nn.Module:
+    """Put the network into what a debugnet folder says of it, where the weights lie in one that train-sparse wrote."""
+    if not description.exists():
+        return network
+    found = _read_description(description)
+    arguments, factory = found.get("arguments", {}), found["factory"]
+    if arguments.get("network") != name or not factory.startswith("debugnet."):
+        return network
+    wrapped: nn.Module = _import(factory, str(description))(**{**arguments, "network": network})
+    return wrapped
 
 
 def load_folder(spec: BackboneSpec, *, online: bool = False) -> NetworkSource:

@@ -22,6 +22,8 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".npz", ".bin", ".ckpt
 
 #: The file that makes a folder a debugnet network (see ``python_factory.py``).
 NETWORK_FILE = "debugnet_network.json"
+#: The weights beside it.
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from debugnet.analysis.accuracy import evaluate_scores
 from debugnet.backbones.cifar_resnet import CifarResNet
 from debugnet.backbones.cifar_resnet import load as load_cifar
 from debugnet.backbones.devices import resolve_device
@@ -24,7 +25,7 @@ from debugnet.errors import InputError, UsageError
 from debugnet.progress import log
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training.networks import make_mlp, parse_mlp
-from debugnet.sparse_training.proximal_training import Batches
+from debugnet.sparse_training.proximal_training import Batches, predict
 
 FAMILY = {"single-label": "multinomial", "multi-label": "binomial", "regression": "gaussian"}
 
@@ -41,8 +42,9 @@ class SparseData:
     n_outputs : int
     mean, scale : ndarray
         What was subtracted and divided by: per channel for images, per feature otherwise.
+    target_mean : ndarray (n_outputs,)
     target_scale : float
-        Regression targets are centred and divided by this.
+        What was subtracted from regression targets, and what they were divided by.
     is_image : bool
     """
 
@@ -53,8 +55,15 @@ class SparseData:
     n_outputs: int
     mean: np.ndarray
     scale: np.ndarray
+    target_mean: np.ndarray
     target_scale: float
     is_image: bool
+
+    @property
+    def standardization(self) -> dict[str, Any]:
+        """What ``sparse.json`` tells of the coordinates that networks were trained in."""
+        names = ("mean", "scale", "target_mean", "target_scale")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def example(self) -> Tensor:
@@ -104,7 +113,10 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
         batches[name] = Batches(tensor, labels, options.batch_size, options.seed, device=str(device))
     n_outputs = len(loaded.class_names) or (1 if y.ndim == 1 else y.shape[1])
     scale = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-    return SparseData(batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], spread, is_image)
+    target_mean = np.broadcast_to(np.asarray(shift, dtype=np.float64), (n_outputs,))
+    return SparseData(
+        batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], target_mean, spread, is_image
+    )
 
 
 def _arrays(split: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +171,20 @@ def network_factory(options: TrainSparse, data: SparseData) -> Callable[[int], n
         got = tuple(outputs.shape[1:]) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise UsageError(f"--network {name} gives {got} per sample, and the data has {data.n_outputs} outputs")
     return make
+
+
+def measure(network: nn.Module, data: SparseData) -> dict[str, dict[str, float]]:
+    """Score a network on every split: :mod:`debugnet.analysis.accuracy`; ``accuracy`` is R2 for regression.
+
+    Losses and squared errors of regression are those of the standardized targets.
+    """
+    found = {}
+    for name, batches in data.batches.items():
+        scores = predict(network, batches).numpy().astype(np.float64)
+        metrics = evaluate_scores(scores, batches.y.numpy(), data.family, data.task)
+        found[name] = {key: value for key, value in metrics.items() if "[" not in key}
+        found[name].setdefault("accuracy", metrics.get("r2", np.nan))
+    return found
 
 
 def _standardization(options: TrainSparse, X: np.ndarray, is_image: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from debugnet.artifacts.bundle import read_json
-from debugnet.backbones.python_factory import save_network
-from debugnet.backbones.spec import NETWORK_FILE
+from debugnet.backbones.python_factory import WEIGHTS_FILE, load_python, save_network
+from debugnet.backbones.spec import NETWORK_FILE, BackboneSpec
 from debugnet.recipes.train_sparse import TrainSparse
+from debugnet.sparse_training.proximal_training import snapshot
 from debugnet.sparse_training.shrink import shrink, widths
 from debugnet.sparse_training.trained_network import FACTORY, TrainedNetwork
 from debugnet.stages.sparse_data import SparseData
+
+
+def save_state(network: nn.Module, file: Path) -> None:
+    """Write the state of a network; ``file`` appears when it is whole, its folder is made."""
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    save_file({name: value.contiguous() for name, value in snapshot(network).items()}, temporary)
+    temporary.replace(file)
 
 
 def export_small(network: nn.Module, samples: Tensor, stem: Path) -> dict[str, Any]:
@@ -48,50 +56,54 @@ def export_small(network: nn.Module, samples: Tensor, stem: Path) -> dict[str, A
     return {"widths": widths(small), "n_weights": count, "largest_output_difference": difference}
 
 
-def export_chosen(folder: Path, options: TrainSparse, data: SparseData, chosen: float) -> str | None:
-    """Make the artefact a debugnet network folder, so that ``extract --backbone`` takes the chosen network.
+def describe_network(options: TrainSparse, data: SparseData) -> dict[str, Any] | None:
+    """Return what :class:`TrainedNetwork` is built of again, JSON-able; None for images that are not square.
 
-    Its state is ``networks/relaxed-CHOSEN.safetensors``.
-
-    Returns
-    -------
-    str or None
-        What extract needs beside the folder: of a LassoNet the layer to read, whose outputs see the
-        inputs past its last layer.  None, and nothing written, for networks of ``python:`` factories,
-        which a file must not name, and for images that are not square.
+    A ``python:`` factory is named, and not run by those who read it: the user names it again.
     """
     shape = data.example.shape[1:]
-    described = _described(options.network)
-    if described is None or (data.is_image and shape[-1] != shape[-2]):
+    if data.is_image and shape[-1] != shape[-2]:
         return None
-    arguments = {
-        "network": described, "shape": list(shape), "n_outputs": data.n_outputs, "method": options.method,
+    network: str | dict[str, Any] = options.network
+    if not options.network.startswith(("mlp:", "cifar_resnet", "python:")):
+        stored = read_json(Path(options.network).expanduser() / NETWORK_FILE)
+        network = {"factory": stored["factory"], "arguments": stored.get("arguments", {})}
+    return {
+        "network": network, "shape": list(shape), "n_outputs": data.n_outputs, "method": options.method,
         "modality": "image" if data.is_image else "tensor",
         "input_units": "gate" if options.input_units == "gate" and options.method != "spred" else "auto",
     }  # fmt: skip
-    network = TrainedNetwork(**arguments)  # type: ignore[arg-type]
-    state = load_file(folder / "networks" / f"relaxed-{chosen:g}.safetensors")
-    inner = {name.removeprefix("network."): value for name, value in state.items() if name != "skip.weight"}
-    network.network.load_state_dict(inner if options.method == "lassonet" else state)
-    if network.skip is not None:
-        network.skip.load_state_dict({"weight": state["skip.weight"]})
-    scale = np.asarray(data.scale, dtype=np.float32)
-    network.load_state_dict(
-        {
-            "mean": torch.from_numpy(np.asarray(data.mean, dtype=np.float32)),
-            "inverse_scale": torch.from_numpy(np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)),
-        },
-        strict=False,
+
+
+def export_network(source: Path, found: dict[str, Any], point: float, target: Path) -> TrainedNetwork:
+    """Write one relaxed network of ``sparse/`` as a debugnet network folder, which ``extract --backbone`` takes.
+
+    Parameters
+    ----------
+    source : Path
+        The folder with ``networks/relaxed-POINT.safetensors``.
+    found : dict
+        ``sparse.json``, whose ``network`` is not None.
+    point : float
+        Size of a subset, or lambda of spred.
+    target : Path
+    """
+    arguments, coordinates = found["network"], found["standardization"]
+    given = dict(arguments)
+    if str(given["network"]).startswith("python:"):
+        given["network"] = load_python(BackboneSpec(given["network"], modality=given["modality"])).network
+    network = TrainedNetwork(**given)
+    network.load_trained(
+        load_file(source / "networks" / f"relaxed-{point:g}.safetensors"),
+        **{name: torch.tensor(value, dtype=torch.float32) for name, value in coordinates.items()},
     )
-    save_network(folder, network, FACTORY, arguments, data.class_names or None)
-    leaves = [name for name, module in network.named_modules() if not list(module.children())]
-    return "" if network.skip is None else f" --layer {leaves[-2]}"
+    save_network(target, network, FACTORY, arguments, found["class_names"] or None)
+    return network
 
 
-def _described(network: str) -> str | dict[str, Any] | None:
-    if network.startswith("python:"):
-        return None
-    if network.startswith(("mlp:", "cifar_resnet")):
-        return network
-    stored = read_json(Path(network).expanduser() / NETWORK_FILE)
-    return {"factory": stored["factory"], "arguments": stored.get("arguments", {})}
+def backbone_options(folder: Path, found: dict[str, Any]) -> dict[str, str]:
+    """Return the ``backbone`` and ``weights`` with which extract builds the network of a folder written here."""
+    name = found["network"]["network"]
+    if str(name).startswith("python:"):
+        return {"backbone": name, "weights": str(folder / WEIGHTS_FILE)}
+    return {"backbone": str(folder)}

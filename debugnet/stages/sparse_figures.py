@@ -43,7 +43,7 @@ def draw_importance(folder: Path, importance: np.ndarray, shape: Sequence[int], 
         figure.colorbar(shown, ax=list(axes_row), label="lambda at which the pixel leaves", shrink=0.8)
 
 
-def draw_sizes(folder: Path, rows: list[dict[str, Any]], dense: dict[str, float], score: str) -> None:
+def draw_sizes(folder: Path, rows: list[dict[str, Any]], score: str) -> None:
     """Draw the path's own networks and every refitted selection against the number of units, with intervals."""
     rows = sorted(rows, key=lambda row: row["size"])
     split = next(name for name in ("test", "val", "train") if name in rows[0]["metrics"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from debugnet import interrupts
@@ -30,15 +31,14 @@ from debugnet.sparse_training.proximal_training import (
     ProximalTrainer,
     evaluate,
     family_loss,
-    snapshot,
 )
 from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.retraining import relax, retrain
 from debugnet.sparse_training.shrink import chain
 from debugnet.sparse_training.subsets import PathOptions, Subset, UnitPath
 from debugnet.sparse_training.unit_path import UnitPathFitter
-from debugnet.stages.sparse_data import SparseData
-from debugnet.stages.sparse_export import export_small
+from debugnet.stages.sparse_data import SparseData, measure
+from debugnet.stages.sparse_export import export_small, save_state
 from debugnet.stages.sparse_figures import draw_importance, draw_sizes
 from debugnet.stages.unit_paths import follow
 
@@ -168,14 +168,16 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     importance = _element_importance(path, problem)
     np.save(writer.folder / "importance.npy", path.importance)
     rows = [_row(fitter, subset, writer, problem) for subset in kept]
+    fitter.trainer.model.load_state_dict(load_file(writer.folder / "networks" / "dense.safetensors"))
+    dense = measure(fitter.trainer.model, data)
     refits = _refits(problem, kept, writer) if options.refit or options.against else {}
     for row in rows:
         row["refits"] = refits.get(row["size"], {})
     draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image)
-    draw_sizes(writer.folder, rows, path.dense, "r2" if data.family == "gaussian" else "accuracy")
+    draw_sizes(writer.folder, rows, "r2" if data.family == "gaussian" else "accuracy")
     for leftover in writer.folder.glob("path.safetensors"):
         leftover.unlink()
-    return _result(options, data, problem, path, rows)
+    return _result(options, data, problem, path, rows, dense)
 
 
 def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> tuple[UnitPathFitter, UnitPath]:
@@ -186,23 +188,23 @@ def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> 
     )  # fmt: skip
     trainer = problem.trainer(options.seed)
     fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)
-    return fitter, follow(fitter, writer.folder / "path.safetensors", options.method, "units")
+
+    def keep_dense(fitter: UnitPathFitter) -> None:
+        save_state(fitter.trainer.model, writer.folder / "networks" / "dense.safetensors")
+
+    return fitter, follow(fitter, writer.folder / "path.safetensors", options.method, "units", begun=keep_dense)
 
 
 def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: UnitProblem) -> dict[str, Any]:
     """Metrics, certificate and files of one size's own network."""
-    from safetensors.torch import save_file
-
     assert subset.state is not None
     model = fitter.trainer.model
     model.load_state_dict(subset.state)
     folder = writer.folder / "networks"
-    folder.mkdir(exist_ok=True)
 
-    def measure(name: str) -> dict[str, dict[str, float]]:
-        state = {k: v.contiguous() for k, v in snapshot(model).items()}
-        save_file(state, folder / f"{name}-{subset.size}.safetensors")
-        return {n: evaluate(model, b, fitter.trainer.loss, fitter.family) for n, b in problem.data.batches.items()}
+    def keep(name: str) -> dict[str, dict[str, float]]:
+        save_state(model, folder / f"{name}-{subset.size}.safetensors")
+        return measure(model, problem.data)
 
     nonzero = sum(int((p != 0).sum()) for p in model.parameters())
     row: dict[str, Any] = {
@@ -214,13 +216,10 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
         "max_violation": subset.max_violation,
         "violators": subset.violators,
         "polished_violation": subset.polished_violation,
-        "metrics": measure("size"),
+        "metrics": keep("size"),
     }
-    relax(
-        fitter.trainer, subset, fitter.train, fitter.validation, fitter.family,
-        max_epochs=min(25, problem.options.epochs or 25),
-    )  # fmt: skip
-    row["relaxed"] = measure("relaxed")
+    relax(fitter.trainer, subset, fitter.train, fitter.validation, fitter.family)
+    row["relaxed"] = keep("relaxed")
     if problem.options.shrink:
         X = problem.data.batches["train"].X
         assert isinstance(X, Tensor)
@@ -302,7 +301,12 @@ def _element_importance(path: UnitPath, problem: UnitProblem) -> np.ndarray:
 
 
 def _result(
-    options: TrainSparse, data: SparseData, problem: UnitProblem, path: UnitPath, rows: list[dict[str, Any]]
+    options: TrainSparse,
+    data: SparseData,
+    problem: UnitProblem,
+    path: UnitPath,
+    rows: list[dict[str, Any]],
+    dense: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
     """Assemble the JSON; the size is chosen on validation and its test score looked at once."""
     split = "val" if "val" in data.batches else "train"
@@ -319,7 +323,7 @@ def _result(
         "rule": f"smallest size within one standard error of the best {split} accuracy, relaxed",
         "chosen": chosen["size"],
         "chosen_metrics": chosen["relaxed"],
-        "dense": path.dense,
+        "dense": dense,
     }
     return {
         "summary": summary,
@@ -328,7 +332,6 @@ def _result(
         "stages": [[s.lam, s.n_units, s.train_loss, s.validation.get("accuracy")] for s in path.stages],
         "subsets": {str(k): {"lam": s.lam, "settled": s.settled} for k, s in sorted(path.subsets.items())},
         "class_names": data.class_names,
-        "standardization": {"mean": data.mean, "scale": data.scale, "target_scale": data.target_scale},
     }
 
 

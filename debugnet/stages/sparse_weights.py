@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from debugnet.artifacts.bundle import BundleWriter
@@ -16,7 +16,7 @@ from debugnet.errors import NotConverged
 from debugnet.progress import Progress, log
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training.optimizers import make_optimizer
-from debugnet.sparse_training.proximal_training import Diverged, evaluate, family_loss, snapshot
+from debugnet.sparse_training.proximal_training import Diverged, family_loss
 from debugnet.sparse_training.shrink import shrink
 from debugnet.sparse_training.spred import Spred
 from debugnet.sparse_training.weight_path import (
@@ -25,8 +25,8 @@ from debugnet.sparse_training.weight_path import (
     magnitude_masks,
     support,
 )
-from debugnet.stages.sparse_data import SparseData
-from debugnet.stages.sparse_export import export_small
+from debugnet.stages.sparse_data import SparseData, measure
+from debugnet.stages.sparse_export import export_small, save_state
 from debugnet.stages.sparse_figures import draw_densities
 
 #: What is compared, at equal numbers of weights and equal numbers of epochs so far.
@@ -93,9 +93,9 @@ class _Job:
                 self.trainer.plain(network, self.options.epochs, "dense")
             except Diverged as error:
                 raise NotConverged(f"the dense network diverged ({error}): a smaller --lr") from error
-            _save(network, file)
+            save_state(network, file)
         self.networks = {name: copy.deepcopy(network) for name in METHODS}
-        return self._metrics(network)
+        return measure(network, self.data)
 
     def at(self, lam: float) -> dict[str, Any]:
         """One lambda: each method goes on from its own network, to as many weights as spred left."""
@@ -111,7 +111,7 @@ class _Job:
             else:
                 began = time.monotonic()
                 told = steps[name](network, lam, row.get("nnz", 0))
-                _save(network, file)
+                save_state(network, file)
                 self.writer.add(key, told | {f"{name}_seconds": time.monotonic() - began})
                 for leftover in self.writer.folder.glob("training-*.safetensors"):
                     leftover.unlink()
@@ -122,11 +122,11 @@ class _Job:
         """The path goes on with the network at lambda; ``relaxed`` is trained on without penalty on its weights."""
         told: dict[str, Any] = self.trainer.spred(network, lam, f"spred-{lam:g}")
         masks = support(network, self.how.patterns)
-        told |= {"nnz": sum(int(mask.sum()) for mask in masks.values()), "spred": self._metrics(network)}
+        told |= {"nnz": sum(int(mask.sum()) for mask in masks.values()), "spred": measure(network, self.data)}
         relaxed = copy.deepcopy(network)
         self.trainer.plain(relaxed, self.how.polish_epochs, f"relaxed-{lam:g}", masks)
-        _save(relaxed, self.folder / f"relaxed-{lam:g}.safetensors")
-        told["relaxed"] = self._metrics(relaxed)
+        save_state(relaxed, self.folder / f"relaxed-{lam:g}.safetensors")
+        told["relaxed"] = measure(relaxed, self.data)
         if self.options.shrink:
             X = self.data.batches["train"].X
             assert isinstance(X, Tensor)
@@ -137,7 +137,7 @@ class _Job:
         """The smallest weights go, and the rest is trained for as many epochs as spred had."""
         masks = magnitude_masks(network, self.how.patterns, count, self.how.structure)
         self.trainer.plain(network, self.how.epochs + 2 * self.how.polish_epochs, f"magnitude-{lam:g}", masks)
-        return {"magnitude": self._metrics(network)}
+        return {"magnitude": measure(network, self.data)}
 
     def _l1(self, network: nn.Module, lam: float, count: int) -> dict[str, Any]:
         """Train under the norm's subgradient; a copy is pruned and trained on as spred's is."""
@@ -145,18 +145,7 @@ class _Job:
         pruned = copy.deepcopy(network)
         masks = magnitude_masks(pruned, self.how.patterns, count, self.how.structure)
         self.trainer.plain(pruned, 2 * self.how.polish_epochs, f"l1-pruned-{lam:g}", masks)
-        return {"l1": self._metrics(pruned)}
-
-    def _metrics(self, network: nn.Module) -> dict[str, dict[str, float]]:
-        family = self.data.family
-        return {name: evaluate(network, b, self.loss, family) for name, b in self.data.batches.items()}
-
-
-def _save(network: nn.Module, file: Path) -> None:
-    tensors: dict[str, Tensor] = {name: value.contiguous() for name, value in snapshot(network).items()}
-    temporary = file.with_name(f".{file.name}.tmp")
-    save_file(tensors, temporary)
-    temporary.replace(file)
+        return {"l1": measure(pruned, self.data)}
 
 
 def _result(

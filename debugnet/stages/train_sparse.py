@@ -106,8 +106,9 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
 
     from debugnet.artifacts.atomic import make_parent
     from debugnet.artifacts.bundle import BundleWriter, write_json
+    from debugnet.artifacts.canonical import jsonable
     from debugnet.stages.sparse_data import load_sparse_data, network_factory
-    from debugnet.stages.sparse_export import export_chosen
+    from debugnet.stages.sparse_export import describe_network, export_network
 
     started = time.monotonic()
     with _clear_out_of_memory(options):
@@ -122,9 +123,10 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
         provenance = collect("sparse", options, inputs, seed=options.seed)
         with BundleWriter(output, provenance, force=force) as writer:
             found = _train(train, writer)
-            more = export_chosen(writer.folder, options, data, found["summary"]["chosen"])
-            if more is not None:
-                found["text"] += f"\ndeep features of the chosen network: debugnet extract --backbone {output}{more}"
+            found |= {"network": describe_network(options, data), "standardization": data.standardization}
+            if found["network"] is not None:
+                export_network(writer.folder, jsonable(found), found["summary"]["chosen"], writer.folder)
+                found["text"] += f"\nthe chain after it: debugnet select {output} --drop 5%"
             write_json(writer.folder / RESULT, found)
             device, seconds = data.batches["train"].device, time.monotonic() - started
             writer.finish(collect("sparse", options, inputs, seed=options.seed, device=device, seconds=seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from debugnet import interrupts
@@ -17,7 +18,13 @@ from debugnet.sparse_training.unit_path import UnitPathFitter
 CHECKPOINT_SECONDS = 30.0
 
 
-def follow(fitter: UnitPathFitter, file: Path, label: str, units: str) -> UnitPath:
+def follow(
+    fitter: UnitPathFitter,
+    file: Path,
+    label: str,
+    units: str,
+    begun: Callable[[UnitPathFitter], None] | None = None,
+) -> UnitPath:
     """Run a path to its end, from where ``file`` left it, with a checkpoint now and then and where it is to stop.
 
     Parameters
@@ -27,6 +34,8 @@ def follow(fitter: UnitPathFitter, file: Path, label: str, units: str) -> UnitPa
         Of the checkpoint.
     label, units : str
         What the progress bar calls the method, and the units.
+    begun : callable, optional
+        Called with the fitter when the dense network stands.
 
     Raises
     ------
@@ -39,6 +48,8 @@ def follow(fitter: UnitPathFitter, file: Path, label: str, units: str) -> UnitPa
 
     def checkpoint(state: UnitPathFitter) -> None:
         nonlocal last
+        if begun and not state.path.stages:
+            begun(state)
         due = time.monotonic() - last > CHECKPOINT_SECONDS or not state.path.stages
         if due or state.done or interrupts.received() is not None:
             save_fitter(state, file)

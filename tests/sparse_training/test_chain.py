@@ -71,9 +71,10 @@ def test_the_saved_network_computes_what_was_trained(digits, tmp_path):
         "-o", tmp_path / "sparse",
     )  # fmt: skip
     found = json.loads((tmp_path / "sparse" / "sparse.json").read_text())
-    assert found["text"].endswith("--layer network.1.2")
-    # Its outputs see the inputs past its last layer: which layer the features are must be said.
-    backbone = load_backbone(BackboneSpec(str(tmp_path / "sparse"), layer="network.1.2"), device="cpu")
+    # Its outputs see the inputs past its last layer: the decision layer reads eight hidden units and 64 pixels.
+    backbone = load_backbone(BackboneSpec(str(tmp_path / "sparse")), device="cpu")
+    assert backbone.layer == "decision" and backbone.feature_dim == 8 + 64 and backbone.head is not None
+    assert (np.abs(backbone.head.weight[:, 8:]).max(axis=0) > 0).sum() == 30
     with np.load(digits) as stored:
         pixels, y = torch.from_numpy(stored["x_test"])[:, None].float() / 255, stored["y_test"]
     with torch.no_grad():

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from bench_evaluator import lambda_grid, relative_gap, standardize
-from bench_peers import Point, Run, cpu_seconds
+from bench_peers import Point, Run, cpu_seconds, say
 from bench_problems import Problem, load
 
 #: adelie's tol and irls_tol; 1e-7 is its default.
@@ -103,12 +102,6 @@ def bench(problem: Problem, options: argparse.Namespace) -> list[dict]:
         if best[-1]["worst_gap"] <= best[0]["worst_gap"]:
             break
     return best
-
-
-def say(line: str) -> None:
-    """Print at once: a benchmark is watched."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

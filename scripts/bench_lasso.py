@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_evaluator import scalar_gap, standardize
+from bench_peers import say
 from bench_problems import load
 
 TOLERANCES = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
@@ -124,12 +124,6 @@ def bench(name: str, X: np.ndarray, y: np.ndarray, rho: float, family: str, opti
             if max(gaps) <= rows[0]["worst_gap"] or seconds > options.budget:
                 break
     return rows
-
-
-def say(line: str) -> None:
-    """Print at once: a benchmark is watched."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

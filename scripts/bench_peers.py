@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -122,6 +123,12 @@ def glm_saga(X: np.ndarray, y: np.ndarray, K: int, lambdas: np.ndarray, l1_ratio
             stored = torch.load(file, map_location="cpu", weights_only=False)
             points.append((i, stored["weight"].double().numpy(), stored["bias"].double().numpy()))
     return Run("lr .1, batch 512, tol 1e-4", seconds, points, number)
+
+
+def say(line: str) -> None:
+    """Print at once: a benchmark is watched."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def cpu_seconds(pid: int | None) -> float | None:

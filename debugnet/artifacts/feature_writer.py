@@ -1,18 +1,11 @@
-"""Writing a feature store so that a kill costs at most the batch in flight.
+"""Writing a feature store: rows split by split, then labels, ids and statistics.
 
-The space is reserved at the start.  Rows go to their final place by ``pwrite``, and a line with
-their checksum goes to a journal beside the file.  A new run believes the journal as far as the
-checksums hold, and goes on from there.  Only a file that was read back and found whole gets the
-final name.
+Only a file that was read back and found whole gets the final name; `partial_rows` keeps it until then.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import time
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,30 +14,15 @@ import numpy as np
 
 from debugnet.artifacts import atomic
 from debugnet.artifacts.column_statistics import column_statistics
-from debugnet.artifacts.container import StoredArray, checksums, read_header, seal
-from debugnet.artifacts.hdf5_layout import Shape, layout
-from debugnet.artifacts.journal import Journal
-from debugnet.artifacts.provenance import Provenance, describe_difference
-from debugnet.errors import InputError, OutputExists
+from debugnet.artifacts.container import StoredArray, seal
+from debugnet.artifacts.hdf5_layout import Shape
+from debugnet.artifacts.partial_rows import PartialRows, SplitRows
+from debugnet.artifacts.provenance import Provenance
+from debugnet.errors import InputError
 
 NON_FINITE = 3  # index into feature_store.STATUSES
 _DTYPES = {"float32": "<f4", "float16": "<f2"}
 _FLOAT16_MAX = 65504.0
-_SYNC_SECONDS = 30.0
-_SYNC_BYTES = 256 << 20
-#: Room kept for labels, ids and statistics, which come at the end: bytes per row and per feature.
-_RESERVE = 64
-
-
-@dataclasses.dataclass
-class _Progress:
-    """What the journal says of one split."""
-
-    shape: Shape
-    offset: int
-    status: np.ndarray
-    next_row: int = 0
-    batches: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)  # first row, rows, CRC-32
 
 
 def create_feature_store(
@@ -97,25 +75,10 @@ class FeatureStoreWriter:
 
     def __init__(self, path: Path, shapes: Mapping[str, Shape], provenance: Provenance, force: bool = False) -> None:
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self.journal = path.with_name(path.name + ".partial.journal")
         self._provenance = provenance
-        offsets = layout({f"{name}/features": shape for name, shape in shapes.items()}).offsets
-        self._splits = {
-            name: _Progress(shape, offsets[f"{name}/features"], np.zeros(shape.shape[0], np.uint8))
-            for name, shape in shapes.items()
-        }
-        self._unsynced = 0
-        self._synced_at = time.monotonic()
-        self._closing = contextlib.ExitStack()
-        self._closing.enter_context(atomic.lock(path))
-        try:
-            with atomic.storage_errors(path):
-                if not self._resume(force):
-                    self._begin()
-        except BaseException:
-            self.close()
-            raise
+        self._rows = PartialRows(path, shapes, provenance, force)
+        self._splits = self._rows.splits
+        self.partial = self._rows.partial
 
     def __enter__(self) -> FeatureStoreWriter:
         return self
@@ -125,89 +88,7 @@ class FeatureStoreWriter:
 
     def close(self) -> None:
         """Let go of the files and the lock; what was written stays and can be gone on with."""
-        self._closing.close()
-
-    _data: int
-    _journal: Journal
-
-    def _open(self, flags: int = 0) -> None:
-        self._data = os.open(self.partial, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
-        self._closing.callback(os.close, self._data)
-        self._journal = Journal(self.journal)
-        self._closing.callback(self._journal.close)
-
-    def _begin(self) -> None:
-        self.journal.unlink(missing_ok=True)  # first, so that no old journal ever describes the new file
-        self._open(os.O_CREAT | os.O_TRUNC)
-        n_rows = sum(split.shape.shape[0] for split in self._splits.values())
-        n_features = max((split.shape.shape[1] for split in self._splits.values()), default=0)
-        end = max((split.offset + split.shape.nbytes for split in self._splits.values()), default=0)
-        try:
-            atomic.allocate(self._data, end + _RESERVE * (n_rows + n_features) + (1 << 16))
-        except OSError:
-            self.partial.unlink()  # nothing is in it yet
-            self.journal.unlink()
-            raise
-        os.fsync(self._data)
-        self._journal.append({"shapes": self._shapes(), "provenance": self._provenance.to_json()})
-        self._journal.sync()
-        atomic.sync_file(self.path.parent)
-
-    def _shapes(self) -> dict[str, Any]:
-        return {name: [split.shape.dtype, *split.shape.shape] for name, split in self._splits.items()}
-
-    def _resume(self, force: bool) -> bool:
-        """Take up what an interrupted run left; False where there is nothing to take up."""
-        if not (self.journal.exists() and self.partial.exists()):
-            return False
-        self._open()
-        lines = self._journal.replay()
-        first = next(lines, None)
-        if first is None:
-            return False
-        difference = describe_difference(Provenance.from_json(first["provenance"]), self._provenance)
-        if not difference and first["shapes"] != self._shapes():
-            difference = "other numbers of rows or features"
-        if difference:
-            if force:
-                return False
-            raise OutputExists(f"{self.partial} is there, begun with {difference}; --force discards it")
-        for line in lines:
-            if not self._believe(line):
-                break
-        self._journal.cut()
-        return True
-
-    def _believe(self, line: Any) -> bool:
-        """Whether a journal line holds: the rows follow on and the file has the bytes it says."""
-        name, first, n_rows, crc, bad = line
-        split = self._splits[name]
-        if first != split.next_row or first + n_rows > len(split.status):
-            return False
-        if self._crc_on_disk(split, first, n_rows) != crc:
-            return False
-        self._note(split, first, n_rows, crc)
-        for row, status in bad:
-            split.status[row] = status
-        return True
-
-    def _row_bytes(self, split: _Progress) -> int:
-        return Shape(split.shape.dtype, split.shape.shape[1:]).nbytes
-
-    def _crc_on_disk(self, split: _Progress, first: int, n_rows: int) -> int:
-        row_bytes, crc = self._row_bytes(split), 0
-        position, end = split.offset + first * row_bytes, split.offset + (first + n_rows) * row_bytes
-        while position < end:
-            piece = os.pread(self._data, min(1 << 22, end - position), position)
-            if not piece:
-                return -1  # the file ends before it should
-            crc = zlib.crc32(piece, crc)
-            position += len(piece)
-        return crc
-
-    def _note(self, split: _Progress, first: int, n_rows: int, crc: int) -> None:
-        split.next_row = first + n_rows
-        split.batches.append((first, n_rows, crc))
+        self._rows.close()
 
     def next_row(self, split: str) -> int:
         """First row of ``split`` that is still to be written."""
@@ -246,20 +127,10 @@ class FeatureStoreWriter:
                 f"next is {to.next_row} of {to.shape.shape}"
             )
         rows, row_status = self._prepare(split, start, features, to, status)
-        data = rows.reshape(-1).view(np.uint8).data
-        crc = zlib.crc32(data)
-        bad = [[start + int(i), int(row_status[i])] for i in np.flatnonzero(row_status)]
-        with atomic.storage_errors(self.path):
-            atomic.write_all(self._data, data, to.offset + start * self._row_bytes(to))
-            self._journal.append([split, start, n_rows, crc, bad])
-            self._unsynced += len(data)
-            if self._unsynced > _SYNC_BYTES or time.monotonic() - self._synced_at > _SYNC_SECONDS:
-                self.flush()
-        to.status[start : start + n_rows] = row_status
-        self._note(to, start, n_rows, crc)
+        self._rows.append(split, rows, row_status)
 
     def _prepare(
-        self, split: str, start: int, features: np.ndarray, to: _Progress, status: np.ndarray | None
+        self, split: str, start: int, features: np.ndarray, to: SplitRows, status: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         row_status = np.zeros(len(features), np.uint8) if status is None else np.array(status, dtype=np.uint8)
         finite = np.isfinite(features).all(axis=1)
@@ -279,12 +150,8 @@ class FeatureStoreWriter:
         return rows, row_status
 
     def flush(self) -> None:
-        """Force what was written onto the disk: first the rows, then the journal that vouches for them."""
-        with atomic.storage_errors(self.path):
-            os.fsync(self._data)
-            self._journal.sync()
-        self._unsynced = 0
-        self._synced_at = time.monotonic()
+        """Force what was written onto the disk."""
+        self._rows.flush()
 
     def finish(
         self,
@@ -354,29 +221,13 @@ class FeatureStoreWriter:
         }
         with atomic.storage_errors(self.path):
             filled = {
-                f"{name}/features": StoredArray(*split.shape, split.offset, self._verified(split))
+                f"{name}/features": StoredArray(*split.shape, split.offset, self._rows.verify(split))
                 for name, split in self._splits.items()
             }
-            seal(self._data, "features", filled, small, meta, provenance)
-            os.fsync(self._data)
-            read_header(self.partial)
-            atomic.publish(self.partial, self.path)
-            self.journal.unlink()
+            seal(self._rows.descriptor, "features", filled, small, meta, provenance)
+            self._rows.publish()
         self.close()
         return self.path
-
-    def _map(self, split: _Progress) -> np.ndarray:
-        if not split.shape.nbytes:
-            return np.zeros(split.shape.shape, split.shape.dtype)
-        return np.memmap(self.partial, split.shape.dtype, "r", offset=split.offset, shape=split.shape.shape)
-
-    def _verified(self, split: _Progress) -> list[int]:
-        """Check the rows on disk against the journal; returns the checksums for the header."""
-        for first, n_rows, crc in split.batches:
-            if self._crc_on_disk(split, first, n_rows) != crc:
-                self.journal.unlink()
-                raise InputError(f"{self.partial} does not hold what was written to it: the disk is failing; run again")
-        return checksums(self._map(split).reshape(-1).view(np.uint8).data)
 
     def _small_arrays(
         self,
@@ -403,7 +254,7 @@ class FeatureStoreWriter:
         if dense_head is not None:
             arrays["dense_head/weight"], arrays["dense_head/bias"] = map(np.asarray, dense_head)
         train = self._splits.get("train") or next(iter(self._splits.values()))
-        statistics = column_statistics(self._map(train), train.status == 0)
+        statistics = column_statistics(self._rows.map(train), train.status == 0)
         return arrays | {f"statistics/{name}": value for name, value in statistics.items()}
 
 

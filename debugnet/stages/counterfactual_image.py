@@ -14,7 +14,7 @@ from debugnet.errors import InputError, UsageError
 from debugnet.progress import track
 from debugnet.recipes.counterfactual_image import CounterfactualImage
 from debugnet.stages.inputs import find_input
-from debugnet.stages.result import Result
+from debugnet.stages.result import Result, describe_share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -276,14 +276,9 @@ def _draw(
 
 
 def _describe(report: dict[str, Any]) -> str:
-    def cell(row: dict[str, Any]) -> str:
-        if not row["n"]:
-            return "n/a"
-        low, high = row["interval"]
-        return f"{row['value']:.1%} [{low:.1%}, {high:.1%}] of {row['n']}"
-
     return (
         f"pattern: {report['pattern']}, {report['area']:.1%} of the image; target '{report['target']}'\n"
-        f"flips to the target: {cell(report['flip'])}; random pattern on the same area: {cell(report['control'])}"
+        f"flips to the target: {describe_share(report['flip'])}; "
+        f"random pattern on the same area: {describe_share(report['control'])}"
         + (f"\n{len(report['skipped'])} images skipped" if report["skipped"] else "")
     )

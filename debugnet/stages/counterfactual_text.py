@@ -18,7 +18,7 @@ from debugnet.progress import track
 from debugnet.recipes.counterfactual_text import CounterfactualText
 from debugnet.stages.inputs import find_input
 from debugnet.stages.layers import dense_layer
-from debugnet.stages.result import Result
+from debugnet.stages.result import Result, describe_share
 from debugnet.stages.word_lists import read_words
 
 if TYPE_CHECKING:
@@ -370,12 +370,6 @@ def _draw(folder: Path, report: dict[str, Any]) -> None:
 
 
 def _describe(report: dict[str, Any]) -> str:
-    def cell(row: dict[str, Any]) -> str:
-        if not row["n"]:
-            return "n/a"
-        low, high = row["interval"]
-        return f"{row['value']:.1%} [{low:.1%}, {high:.1%}] of {row['n']}"
-
     lines = [f"{report['sentences']} sentences of {report['split']}, {len(report['skipped'])} skipped"]
     for name, layer in report["layers"].items():
         lines.append(
@@ -383,11 +377,12 @@ def _describe(report: dict[str, Any]) -> str:
             f"{layer['with_counterfactual']['value']:.1%} of the sentences have a counterfactual"
         )
         for which, text in (("common", "where all layers have one"), ("all", "on all of its own")):
-            lines.append(f"  flips {text}: {cell(layer[which]['flip'])}, control {cell(layer[which]['control'])}")
+            flip, control = (describe_share(layer[which][kind]) for kind in ("flip", "control"))
+            lines.append(f"  flips {text}: {flip}, control {control}")
     if "search" in report:
         counts = report["search"]["substitutions"]
-        lines.append(f"search: {cell(report['search']['flipped'])} flipped, by number of words {counts}")
+        lines.append(f"search: {describe_share(report['search']['flipped'])} flipped, by number of words {counts}")
     for row in report.get("insertions", [])[:10]:
         note = " (not in the vocabulary)" if row["unknown_to_the_network"] else ""
-        lines.append(f"  inserting '{row['word']}'{note}: flips {cell(row['sparse'])}")
+        lines.append(f"  inserting '{row['word']}'{note}: flips {describe_share(row['sparse'])}")
     return "\n".join(lines)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debugnet.artifacts.provenance import input_reference, locate_input, read_provenance
+from debugnet.artifacts.lineage import locate_input
+from debugnet.artifacts.provenance import input_reference, read_provenance
 from debugnet.errors import DebugnetError, InputError, StaleArtifact
 
 if TYPE_CHECKING:

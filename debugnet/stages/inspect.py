@@ -25,7 +25,7 @@ def run(options: Inspect, *, force: bool = False) -> Result:
     InputError
         If it is missing, unfinished, foreign or damaged.
     """
-    from debugnet.artifacts import provenance
+    from debugnet.artifacts.lineage import check_inputs
 
     path = options.file
     if path.is_dir():
@@ -35,7 +35,7 @@ def run(options: Inspect, *, force: bool = False) -> Result:
     made: dict[str, Any] = summary["provenance"]
     state = "verified" if options.verify else "complete"
     try:
-        provenance.check_inputs(path)
+        check_inputs(path)
         summary["stale"] = False
     except StaleArtifact as error:
         summary["stale"], state = True, f"{state}, but out of date: {error}"

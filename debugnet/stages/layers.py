@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def dense_layer(head: Path) -> LinearHead | None:
     """Return the least regularized layer of the path a head was selected from; None where it is gone."""
+    from debugnet.artifacts.lineage import locate_input
     from debugnet.artifacts.path_store import load_path
-    from debugnet.artifacts.provenance import locate_input
     from debugnet.heads import LinearHead
 
     try:

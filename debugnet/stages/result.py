@@ -39,6 +39,14 @@ class Result:
         return json.dumps(head | plain_data(self.summary), indent=2, allow_nan=False)
 
 
+def describe_share(row: Mapping[str, Any]) -> str:
+    """Write a record of `analysis.intervals.proportion`: "19.3% [16.6%, 22.3%] of 721"."""
+    if not row["n"]:
+        return "n/a"
+    low, high = row["interval"]
+    return f"{row['value']:.1%} [{low:.1%}, {high:.1%}] of {row['n']}"
+
+
 def plain_data(value: Any) -> Any:
     """Turn mappings, sequences, paths, numpy scalars and arrays into what JSON can hold."""
     if isinstance(value, Mapping):

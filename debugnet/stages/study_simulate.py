@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debugnet.artifacts.provenance import check_output, collect, input_reference, locate_input
+from debugnet.artifacts.lineage import locate_input
+from debugnet.artifacts.provenance import check_output, collect, input_reference
 from debugnet.errors import UsageError
 from debugnet.recipes.study_simulate import StudySimulate
 from debugnet.stages.result import Result

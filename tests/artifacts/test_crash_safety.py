@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from debugnet.artifacts import feature_writer
+from debugnet.artifacts import partial_rows
 from debugnet.artifacts.feature_store import load_features
 from debugnet.errors import InputError, Locked, StorageError
 
@@ -27,7 +27,7 @@ CALLS = ("open", "pwrite", "fsync", "ftruncate", "posix_fallocate", "replace", "
 
 @pytest.fixture(autouse=True)
 def sync_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_writer, "_SYNC_BYTES", 0)
+    monkeypatch.setattr(partial_rows, "_SYNC_BYTES", 0)
     # a kill spares the page cache, and thousands of real ones take minutes
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 

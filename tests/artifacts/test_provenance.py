@@ -14,14 +14,13 @@ import pytest
 
 from debugnet.artifacts.bundle import write_bundle
 from debugnet.artifacts.canonical import canonical_json, jsonable
+from debugnet.artifacts.lineage import check_inputs, locate_input
 from debugnet.artifacts.provenance import (
     Provenance,
     artifact_key,
-    check_inputs,
     check_output,
     collect,
     input_reference,
-    locate_input,
     read_provenance,
 )
 from debugnet.errors import InputError, OutputExists, StaleArtifact

@@ -11,7 +11,8 @@ import pytest
 
 import debugnet
 from debugnet.artifacts.bundle import load_arrays, read_records, verify_bundle
-from debugnet.artifacts.provenance import check_inputs, input_reference, locate_input, read_provenance
+from debugnet.artifacts.lineage import check_inputs, locate_input
+from debugnet.artifacts.provenance import input_reference, read_provenance
 
 HERE = Path(__file__).parent
 DIGESTS = {  # first digits of digest and key

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from debugnet.artifacts.feature_store import load_features
-from debugnet.artifacts.provenance import check_inputs
+from debugnet.artifacts.lineage import check_inputs
 from debugnet.backbones import BackboneSpec, load_backbone
 from debugnet.data import DataSpec, load_dataset
 from debugnet.errors import DeviceError, InputError, OutputExists, TooManyBadRows, UsageError

@@ -96,8 +96,8 @@ def plot_accuracy_against_features(
     for name, value in (references or {}).items():
         axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
         axes.annotate(
-            f"{name} {value:.3f}", (1, value), xycoords=("axes fraction", "data"), xytext=(0, 3),
-            textcoords="offset points", ha="right", fontsize=8.5, color=INK, zorder=6,
+            f"{name} {value:.3f}".replace(", ", ",\n"), (0, value), xycoords=("axes fraction", "data"), xytext=(4, -3),
+            textcoords="offset points", ha="left", va="top", fontsize=8.5, color=INK, zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
     if chosen is not None and chosen[0] > 0:

@@ -1,15 +1,15 @@
 """Do the debugging commands find planted shortcuts, and how often do they cry wolf?
 
     python scripts/bench_debugging.py planted --run runs/demo_digits --clean runs/demo_digits_clean
-    python scripts/bench_debugging.py cifar --weights FILE.th --data cifar10_jpg_subset.zip -o runs/bench_cifar
+    python scripts/bench_debugging.py patch --weights FILE.th --data cifar10_jpg_subset.zip -o runs/bench_cifar
     python scripts/bench_debugging.py false-alarms runs/*/features.h5 --seeds 20
     python scripts/bench_debugging.py speed -o runs/bench_speed
 
 ``planted`` takes two finished demo runs, the second made with ``--set train-demo.shortcut-share=0`` (reviews: with
 ``--set train-demo.counter-share=1``, so that its network knows the word), and measures what removing the suspects
 wins back, as a share of the gap to the network without the shortcut.
-``cifar`` pastes a patch into one class's training images and into half of the test images, and compares with
-a layer fitted on clean ones.  Its images are JPEG copies, which the network does not know by heart.
+``patch`` pastes a red square into one class's training images and into half of the test images (those of val where
+there is no test), and compares with a layer fitted on clean ones.  Images become squares of one size.
 ``false-alarms`` splits the rows of a store at random (so train and test are alike by construction), fits
 a sparse layer and counts how often anything is suspected.
 ``speed`` runs diagnose and pairs on generated features: 50,000 samples, 2,048 features, 1,000 classes.
@@ -117,21 +117,24 @@ def planted(arguments: argparse.Namespace) -> None:
 
 
 def read_images(file: Path, train_rows: int, seed: int) -> tuple[dict, dict, list[str]]:
-    """Images and labels of the splits train (some rows of it) and test."""
+    """Images and labels of the splits train (some rows of it) and test, cut to squares of one size."""
+    from PIL import ImageOps
+
     from debugnet.data import DataSpec, load_dataset
 
     splits = load_dataset(DataSpec(str(file), val_fraction=0))
+    side = min(splits.splits["train"][0].size)
     images, labels = {}, {}
     for name in ("train", "test"):
-        data = splits.splits[name]
+        data = splits.splits[name if name in splits.splits else "val"]
         rows = np.sort(np.random.default_rng(seed).permutation(len(data))[: train_rows if name == "train" else None])
-        images[name] = np.stack([np.asarray(data[i]) for i in rows])
+        images[name] = np.stack([np.asarray(ImageOps.fit(data[i].convert("RGB"), (side, side))) for i in rows])
         labels[name] = np.asarray(data.labels[rows])
     return images, labels, splits.class_names
 
 
-def cifar(arguments: argparse.Namespace) -> None:
-    """Paste a patch into one class's training images of CIFAR-10."""
+def patch(arguments: argparse.Namespace) -> None:
+    """Paste a patch into one class's training images."""
     out: Path = arguments.output
     out.mkdir(parents=True, exist_ok=True)
     x, y, names = read_images(arguments.data, arguments.train_rows, arguments.seed)
@@ -152,7 +155,13 @@ def cifar(arguments: argparse.Namespace) -> None:
     features = out / "patched" / "features.h5"
     found = find_and_remove(out / "patched" / "head", out / "bench")
     before, clean = (worst_group(out / name / "head", features) for name in ("patched", "clean"))
-    show(f"CIFAR-10, patch on '{names[arguments.target]}'", found, carried_by_the_shortcut(features), before, clean)
+    show(
+        f"{arguments.data.name}, patch on '{names[arguments.target]}'",
+        found,
+        carried_by_the_shortcut(features),
+        before,
+        clean,
+    )
 
 
 def false_alarms(arguments: argparse.Namespace) -> None:
@@ -236,7 +245,7 @@ def main() -> None:
     one.add_argument("--run", type=Path, required=True)
     one.add_argument("--clean", type=Path, required=True)
     one.set_defaults(call=planted)
-    two = commands.add_parser("cifar")
+    two = commands.add_parser("patch")
     two.add_argument("--weights", type=Path, required=True)
     two.add_argument("--data", type=Path, required=True)
     two.add_argument("-o", "--output", type=Path, required=True)
@@ -246,7 +255,7 @@ def main() -> None:
     two.add_argument("--size", type=int, default=10, help="side of the patch, pixels")
     two.add_argument("--share", type=float, default=0.9, help="of the class's training images that carry it")
     two.add_argument("--seed", type=int, default=0)
-    two.set_defaults(call=cifar)
+    two.set_defaults(call=patch)
     three = commands.add_parser("false-alarms")
     three.add_argument("stores", type=Path, nargs="+")
     three.add_argument("--splits", nargs="*")

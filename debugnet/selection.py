@@ -8,7 +8,9 @@ validation metrics of the path and at nothing else: the test split is never read
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +22,40 @@ from debugnet.regularization_path import RegularizationPath
 ROUNDING = 1e-9
 
 REFERENCES = ("best", "dense")
+
+#: Of a point that a rule may take: at its tolerance, or a network, whose problem has no certificate.
+GOOD = ("converged", "trained")
+
+
+class Points(Protocol):
+    """What the rules read of a path: of linear layers (:class:`RegularizationPath`), or of networks."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lam(self) -> np.ndarray:
+        """Strengths (L,)."""
+        ...
+
+    @property
+    def nnz(self) -> np.ndarray:
+        """What the sparsest point has the least of, (L,)."""
+        ...
+
+    @property
+    def status(self) -> Sequence[str]:
+        """One per point; any other than :data:`GOOD` must be allowed."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """``{split: {name: (L,)}}``."""
+        ...
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """With the task, or the family."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,12 +110,12 @@ def sparsest_within(metric: np.ndarray, nnz: np.ndarray, threshold: float) -> in
     return int(good[np.argmin(nnz[good])])
 
 
-def validation_metric(path: RegularizationPath, metric: str | None = None) -> tuple[str, np.ndarray]:
+def validation_metric(path: Points, metric: str | None = None) -> tuple[str, np.ndarray]:
     """Return the name and the values (L,) of the validation metric that rules compare.
 
     Parameters
     ----------
-    path : RegularizationPath
+    path : Points
     metric : str, optional
         Default: accuracy; balanced accuracy for multi-label data (with rare labels the layer
         without any feature has a high accuracy, and every rule would choose it); R2 for
@@ -108,7 +144,7 @@ def validation_metric(path: RegularizationPath, metric: str | None = None) -> tu
 
 
 def select_by_drop(
-    path: RegularizationPath,
+    path: Points,
     drop: float = 0.05,
     *,
     relative: bool = False,
@@ -120,7 +156,7 @@ def select_by_drop(
 
     Parameters
     ----------
-    path : RegularizationPath
+    path : Points
     drop : float
         0.05 = 5 percentage points of accuracy; with ``relative``, 5% of the reference.
     relative : bool
@@ -148,7 +184,7 @@ def select_by_drop(
 
 
 def select_one_standard_error(
-    path: RegularizationPath, *, reference: str = "best", metric: str | None = None, allow_unconverged: bool = False
+    path: Points, *, reference: str = "best", metric: str | None = None, allow_unconverged: bool = False
 ) -> Selection:
     """Take the sparsest point within one standard error of the reference's validation accuracy.
 
@@ -165,7 +201,7 @@ def select_one_standard_error(
     return Selection(index, "one-standard-error", reference, at, name, error, float(values[at] - error))
 
 
-def select_index(path: RegularizationPath, index: int, *, allow_unconverged: bool = False) -> Selection:
+def select_index(path: Points, index: int, *, allow_unconverged: bool = False) -> Selection:
     """Take point ``index`` (negative counts from the least regularized end)."""
     if not -len(path) <= index < len(path):
         raise UsageError(f"index {index} is outside the path: it has {len(path)} points, 0 to {len(path) - 1}")
@@ -174,7 +210,7 @@ def select_index(path: RegularizationPath, index: int, *, allow_unconverged: boo
     return Selection(index, "index")
 
 
-def select_lam(path: RegularizationPath, lam: float, *, allow_unconverged: bool = False) -> Selection:
+def select_lam(path: Points, lam: float, *, allow_unconverged: bool = False) -> Selection:
     """Take the point whose lambda is nearest to ``lam`` (in log lambda; 0 matches only 0)."""
     if lam < 0 or (lam == 0 and path.lam[-1] > 0):
         raise UsageError(f"no point at lambda {lam:g}: the path runs from {path.lam[0]:.4g} to {path.lam[-1]:.4g}")
@@ -208,9 +244,9 @@ def select_features_per_class(path: RegularizationPath, k: int, *, allow_unconve
     return Selection(index, "features-per-class", features_per_class=k)
 
 
-def require_converged(path: RegularizationPath, indices: range | list[int], allow_unconverged: bool) -> None:
+def require_converged(path: Points, indices: range | list[int], allow_unconverged: bool) -> None:
     """Raise :class:`NotConverged` if a point that a rule would consider missed its tolerance."""
-    bad = [i for i in indices if path.status[i] != "converged"]
+    bad = [i for i in indices if path.status[i] not in GOOD]
     if bad and not allow_unconverged:
         raise NotConverged(
             f"{len(bad)} of the {len(indices)} points that the rule considers did not converge (first: point {bad[0]}, "
@@ -219,7 +255,7 @@ def require_converged(path: RegularizationPath, indices: range | list[int], allo
         )
 
 
-def _reference_index(path: RegularizationPath, values: np.ndarray, reference: str) -> int:
+def _reference_index(path: Points, values: np.ndarray, reference: str) -> int:
     if reference not in REFERENCES:
         raise UsageError(f"unknown reference '{reference}': known: {', '.join(REFERENCES)}")
     return int(values.argmax()) if reference == "best" else len(path) - 1

@@ -33,7 +33,7 @@ def argument(
     default : object, optional
         Without it the input is required.
     kind : str, optional
-        The kind of artefact it is, where the field's name does not say it.
+        The kind of artefact it is, where the field's name does not say it ("path|sparse": either).
     choices : sequence of str
         Closed set of values.
     """

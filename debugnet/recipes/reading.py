@@ -231,10 +231,11 @@ def _section(
     fields = {f.name: f for f in dataclasses.fields(recipe)}
     texts: dict[str, Text] = {name: value.text for name, value in given.items()}
     for name, field in fields.items():
-        kind = field.metadata.get("kind") or name
+        kinds = (field.metadata.get("kind") or name).split("|")
         wired = field.metadata.get("positional") or field.metadata.get("kind")
-        if name not in texts and wired and kind in made:
-            texts[name] = str(made[kind])
+        fitting = [place for kind, place in made.items() if kind in kinds]
+        if name not in texts and wired and fitting:
+            texts[name] = str(fitting[-1])
     if "output" in fields and "output" not in texts:
         texts["output"] = str(folder / getattr(recipe, "produces", stage))
 

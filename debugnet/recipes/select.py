@@ -40,11 +40,12 @@ class Select:
     debugnet select runs/cifar/path.h5 --relative-drop 5% --reference dense -o runs/cifar/head_relative
     debugnet select runs/cifar/path.h5 --features-per-class 5 -o runs/cifar/head_5
     debugnet select runs/cifar/path.h5 --one-standard-error -o runs/cifar/head_1se
+    debugnet select runs/sparse-lassonet/sparse --drop 5%
     """
 
     produces: ClassVar[str] = "head"
 
-    path: Path = argument("The path file (path.h5), or - to read its path from stdin.")
+    path: Path = argument("path.h5, or sparse/ of train-sparse; - reads which from stdin.", kind="path|sparse")
     output: Path | None = option(
         None, "The folder to write (default: head beside the path file).", flags=("-o", "--output"), in_key=False
     )
@@ -76,6 +77,7 @@ class Select:
         None, "Ridge of the --features-per-class refit (default: that of the point it starts from)."
     )
     allow_unconverged: bool = option(False, "Consider points that missed their tolerance, too.")
+    device: str = option("auto", "For a network's features: auto, cpu, cuda or cuda:N.", in_key=False)
     features: Path | None = option(
         None, "The feature file, if it is not where the path was made from it.", kind="features", in_key=False
     )

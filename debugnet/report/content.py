@@ -33,6 +33,14 @@ COMMANDS = {
 }
 
 
+#: What a head is judged against.
+BASELINES = {
+    "dense": "end of the path",
+    "dense_network": "the network it began with",
+    "network_head": "the network's own layer",
+}
+
+
 def build_content(material: Material, *, n_samples: int, n_prototypes: int) -> tuple[dict[str, Any], Blocks]:
     """Turn the material into what the page shows.
 
@@ -70,7 +78,7 @@ def build_content(material: Material, *, n_samples: int, n_prototypes: int) -> t
         "opposite": material.opposite,
         "split": material.split,
         "note": material.notes.report,
-        "home": _home(material),
+        "home": _home(material, blocks),
         "classes": class_content(material),
         "features": feature_content(material, blocks, n_prototypes),
         "examples": examples,
@@ -89,7 +97,7 @@ def _commands(material: Material) -> dict[str, str]:
     return {name: command.format(**words) for name, command in COMMANDS.items()}
 
 
-def _home(material: Material) -> dict[str, Any]:
+def _home(material: Material, blocks: Blocks) -> dict[str, Any]:
     head, meta = material.head, material.head.meta
     counts = head.support.sum(axis=1)
     content: dict[str, Any] = {
@@ -104,6 +112,9 @@ def _home(material: Material) -> dict[str, Any]:
         "layers": _layers(material),
         "edited": bool(meta.get("edited")),
     }
+    if "network" in meta:
+        figures = {name: blocks.figure(path) for name, path in material.network_figures.items()}
+        content["network"] = {**meta["network"], "kept": meta["kept"], "figures": figures}
     if material.right is not None:
         content["accuracy"] = proportion(int(material.right.sum()), len(material.right))
     if material.analysis is not None:
@@ -124,14 +135,15 @@ def _layers(material: Material) -> list[dict[str, Any]]:
     meta = material.head.meta
     metric = meta.get("metric") or "accuracy"
     baselines = meta.get("baselines") or {}
+    size = "kept" if "network" in meta else "mean_features_per_class"
     rows: list[dict[str, Any]] = [
-        {"name": "this head", "metrics": meta.get("metrics") or {}, "features": meta.get("mean_features_per_class")}
+        {"name": "this head", "metrics": meta.get("metrics") or {}, "features": meta.get(size)}
     ]
-    for key, name in (("dense", "end of the path"), ("network_head", "the network's own layer")):
+    for key, name in BASELINES.items():
         found = baselines.get(key)
         if isinstance(found, dict):
             measured = found.get("metrics", found)
-            rows.append({"name": name, "metrics": measured, "features": found.get("mean_features_per_class")})
+            rows.append({"name": name, "metrics": measured, "features": found.get(size)})
     return [
         {
             "name": row["name"],
@@ -150,12 +162,22 @@ def _warnings(material: Material, home: dict[str, Any]) -> list[str]:
     """What a reader should know before believing anything: one sentence each."""
     found = []
     meta, bundle = material.head.meta, material.explanations
-    if meta.get("status") not in (None, "converged"):
+    if meta.get("status") not in (None, "converged", "trained"):
         found.append(f"The layer's fit did not converge (status: {meta['status']}).")
     silent = [name for name, count in zip(material.head.output_names, home["counts"], strict=True) if not count]
     if silent:
         names = ", ".join(map(str, silent[:6]))
         found.append(f"No feature speaks about {len(silent)} of the outputs ({names}): they are decided by bias alone.")
+    suspects = [row["feature"] for row in (material.diagnosis or {}).get("suspects", ()) if row["suspect"]]
+    if suspects:
+        names = ("feature " if len(suspects) == 1 else "features ") + ", ".join(map(str, suspects[:6]))
+        where = material.diagnosis["split"]  # type: ignore[index]
+        found.append(f"Under suspicion: the layer leans on {names} more than {where} bears out (see Errors).")
+    suspects = [row["feature"] for row in (material.diagnosis or {}).get("suspects", ()) if row["suspect"]]
+    if suspects:
+        names = ("feature " if len(suspects) == 1 else "features ") + ", ".join(map(str, suspects[:6]))
+        where = material.diagnosis["split"]  # type: ignore[index]
+        found.append(f"Under suspicion: the layer leans on {names} more than {where} bears out (see Errors).")
     never = (material.diagnosis or {}).get("never_predicted") or []
     if never:
         found.append(f"Never predicted on {material.diagnosis['split']}: {', '.join(map(str, never[:6]))}.")  # type: ignore[index]

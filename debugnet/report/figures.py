@@ -71,6 +71,7 @@ def plot_accuracy_against_features(
     chosen: tuple[float, Mapping[str, float]] | None = None,
     references: Mapping[str, float] | None = None,
     metric: str = "accuracy",
+    counted: str = "features per class (mean non-zeros",
 ) -> None:
     """Draw a metric along the path against the mean number of features per class (log axis).
 
@@ -87,6 +88,8 @@ def plot_accuracy_against_features(
         ``{name: value}``: horizontal lines, for example the network's own head.
     metric : str
         What the y axis shows.
+    counted : str
+        What the x axis shows, where it is something else; ", log scale)" follows.
     """
     shown = features > 0
     styles = {"train": (GREY, ":", ""), "val": (BLUE, "-", "o"), "test": (VERMILION, "--", "")}
@@ -101,10 +104,10 @@ def plot_accuracy_against_features(
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
     if chosen is not None and chosen[0] > 0:
-        _mark_chosen(axes, *chosen, styles)
+        _mark_chosen(axes, *chosen, styles, " per class" if counted.startswith("features per class") else "")
     axes.set_xscale("log")
     _plain_log_ticks(axes, "x")
-    axes.set_xlabel("features per class (mean non-zeros, log scale)")
+    axes.set_xlabel(f"{counted}, log scale)")
     axes.set_ylabel(metric.replace("_", " "))
     if curves:
         axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
@@ -151,14 +154,16 @@ def plot_curves(
     axes.legend(frameon=False, fontsize=9)
 
 
-def _mark_chosen(axes: Axes, features: float, metrics: Mapping[str, float], styles: Mapping[str, Any]) -> None:
+def _mark_chosen(
+    axes: Axes, features: float, metrics: Mapping[str, float], styles: Mapping[str, Any], each: str
+) -> None:
     axes.axvline(features, color=GREEN, linewidth=1.2, zorder=1)
     for split, value in metrics.items():
         axes.plot(
             features, value, "o", markersize=9, markerfacecolor="white", markeredgewidth=2,
             markeredgecolor=styles.get(split, (GREEN,))[0], zorder=5,
         )  # fmt: skip
-    text = "\n".join([f"chosen: {features:.3g} per class", *(f"{s} {v:.3f}" for s, v in metrics.items())])
+    text = "\n".join([f"chosen: {features:.3g}{each}", *(f"{s} {v:.3f}" for s, v in metrics.items())])
     low, high = np.log(axes.dataLim.intervalx[axes.dataLim.intervalx > 0][[0, -1]])
     on_the_right = high > low and (np.log(features) - low) / (high - low) > 0.45
     axes.annotate(

@@ -75,6 +75,8 @@ class Material:
         Contents of the artefacts; None or empty where there is none.
     explained_split : str
         Split that the explanations' rows belong to.
+    network_figures : mapping
+        Name -> PNG that train-sparse drew, where the head is a layer of such a network.
     made : sequence of (str, Provenance, str)
         Name, provenance and digest of every artefact used.
     """
@@ -103,6 +105,7 @@ class Material:
     bias: Mapping[str, Any] | None = None
     counterfactuals: Sequence[Counterfactuals] = ()
     others: Sequence[OtherHead] = ()
+    network_figures: Mapping[str, Path] = field(default_factory=dict)
     made: Sequence[tuple[str, Provenance, str]] = ()
     notes: Notes = field(default_factory=Notes)
 

@@ -10,6 +10,7 @@ import numpy as np
 from debugnet.analysis.support import coefficient_traces
 from debugnet.regularization_path import RegularizationPath
 from debugnet.report import figures
+from debugnet.stages.network_path import NetworkPath
 
 #: Up to this many classes have a bar of their own; more become a histogram.
 BARS_UP_TO = 25
@@ -17,7 +18,7 @@ BARS_UP_TO = 25
 NAMED, RANKS = 5, 10
 
 
-def draw_all(folder: Path, analysis: dict[str, Any], path: RegularizationPath, shown: list[int]) -> None:
+def draw_all(folder: Path, analysis: dict[str, Any], path: RegularizationPath | NetworkPath, shown: list[int]) -> None:
     """Draw every figure of an analysis into ``folder``, as PNG and SVG.
 
     Parameters
@@ -25,7 +26,8 @@ def draw_all(folder: Path, analysis: dict[str, Any], path: RegularizationPath, s
     folder : Path
     analysis : dict
         As from :func:`debugnet.stages.analyze.analyze`.
-    path : RegularizationPath
+    path : RegularizationPath or NetworkPath
+        Points of a path of networks share no features: no coefficients are drawn along it.
     shown : list of int
         Outputs in the figures that have a panel or a row per class.
     """
@@ -37,11 +39,12 @@ def draw_all(folder: Path, analysis: dict[str, Any], path: RegularizationPath, s
         _topk_rest(figure.add_subplot(), analysis)
     with figures.drawing(folder, "shared_features", 6.4, 4.0) as figure:
         figures.plot_sharing(figure.add_subplot(), analysis["sharing"]["histogram"])
-    if path.meta.get("method") == "lassonet":
-        with figures.drawing(folder, "cost_of_linearity", 6.8, 4.4) as figure:
-            _cost_of_linearity(figure.add_subplot(), path)
-    _coefficient_paths(folder, analysis, path, shown)
-    _entry_order(folder, analysis, shown)
+    if isinstance(path, RegularizationPath):
+        if path.meta.get("method") == "lassonet":
+            with figures.drawing(folder, "cost_of_linearity", 6.8, 4.4) as figure:
+                _cost_of_linearity(figure.add_subplot(), path)
+        _coefficient_paths(folder, analysis, path, shown)
+        _entry_order(folder, analysis, shown)
     _overview(folder, analysis)
 
 
@@ -55,13 +58,20 @@ def _accuracy(axes: Any, analysis: dict[str, Any]) -> None:
     if "network_head" in analysis["topk_rest"]:
         name = f"network's own head, {analysis['split']}"
         references[name] = analysis["topk_rest"]["network_head"]["all"][metric]
+    where, counted = analysis["counts"]["sparse"]["mean"], {}
+    if "kept" in path:  # a path of networks
+        where, counted = analysis["chosen"]["kept"], {"counted": f"{path['unit']} kept (of {path['total']:,}"}
+        references = {
+            f"the network it began with, {s}": path["dense"][s][metric] for s in ("test", "val") if s in path["dense"]
+        }
     figures.plot_accuracy_against_features(
         axes,
-        np.asarray(path["features_per_class"]),
+        np.asarray(path["kept"] if "kept" in path else path["features_per_class"]),
         curves,
-        chosen=(analysis["counts"]["sparse"]["mean"], {s: v for s, v in chosen.items() if v is not None}),
-        references=references,
+        chosen=(where, {s: v for s, v in chosen.items() if v is not None}),
+        references=dict(list(references.items())[:1]),
         metric=metric,
+        **counted,
     )
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from debugnet.artifacts.provenance import check_output, collect, input_reference
 from debugnet.errors import InputError, UsageError
 from debugnet.recipes.analyze import Analyze
-from debugnet.stages.inputs import find_input, has_rows, network_head, usable_rows
+from debugnet.stages.inputs import find_input, find_path, has_rows, network_head, usable_rows
 from debugnet.stages.result import Result
 
 if TYPE_CHECKING:
     from debugnet.artifacts.feature_store import FeatureStore
     from debugnet.heads import LinearHead
     from debugnet.regularization_path import RegularizationPath
+    from debugnet.stages.network_path import NetworkPath
 
 #: Classes shown in the figures with a panel or row per class, unless --classes names them.
 SHOWN_CLASSES = 12
@@ -35,9 +36,10 @@ def run(options: Analyze, *, force: bool = False) -> Result:
     """
     if options.top_k < 1:
         raise UsageError(f"--top-k {options.top_k}: at least 1")
-    path_file = find_input(options.head, "path", options.path)
-    feature_file = find_input(path_file, "features", options.features)
+    path_file = find_path(options.head, options.path)
     inputs = {"head": input_reference(options.head), "path": input_reference(path_file)}
+    of_networks = inputs["path"]["kind"] == "sparse"  # each of its points has features of its own
+    feature_file = find_input(options.head if of_networks else path_file, "features", options.features)
     inputs["features"] = input_reference(feature_file)
     if inputs["head"]["kind"] != "head":
         raise InputError(f"{options.head} is of kind {inputs['head']['kind']}, and a head is needed (select)")
@@ -56,9 +58,11 @@ def _make(options: Analyze, output: Path, inputs: dict[str, dict[str, str]]) -> 
     from debugnet.artifacts.head_store import load_head
     from debugnet.artifacts.path_store import load_path
     from debugnet.stages.analysis_figures import draw_all
+    from debugnet.stages.network_path import load_network_path
 
     started = time.monotonic()
-    head, path = load_head(options.head), load_path(inputs["path"]["path"])
+    head, path_file = load_head(options.head), Path(inputs["path"]["path"])
+    path = load_network_path(path_file) if inputs["path"]["kind"] == "sparse" else load_path(path_file)
     store = load_features(inputs["features"]["path"])
     shown = _shown_outputs(head, options.classes)
     analysis = analyze(head, path, store, options)
@@ -69,7 +73,9 @@ def _make(options: Analyze, output: Path, inputs: dict[str, dict[str, str]]) -> 
     return Result(output, summarize(analysis), False, describe(analysis))
 
 
-def analyze(head: LinearHead, path: RegularizationPath, store: FeatureStore, options: Analyze) -> dict[str, Any]:
+def analyze(
+    head: LinearHead, path: RegularizationPath | NetworkPath, store: FeatureStore, options: Analyze
+) -> dict[str, Any]:
     """Compute everything that ``analysis.json`` holds; see docs/formats.md for its fields."""
     from debugnet.analysis import support, top_features
     from debugnet.analysis.accuracy import DEFAULT_METRIC, evaluate
@@ -77,7 +83,7 @@ def analyze(head: LinearHead, path: RegularizationPath, store: FeatureStore, opt
     split = options.split or next(name for name in ("test", "val", "train") if has_rows(store, name))
     X, y = usable_rows(store.split(split))
     metric = head.meta.get("metric") or DEFAULT_METRIC[head.task]
-    layers = {"sparse": head, "dense": _dense(path, head), "network_head": network_head(store)}
+    layers = {"sparse": head, "dense": _dense(path, head), "network_head": _network_head(store, head)}
     topk_rest = {
         name: top_features.all_topk_rest(layer, X, y, options.top_k, off=options.turn_off)
         for name, layer in layers.items()
@@ -92,7 +98,7 @@ def analyze(head: LinearHead, path: RegularizationPath, store: FeatureStore, opt
         "top_k": options.top_k,
         "turn_off": options.turn_off,
         "chosen": {
-            **{key: head.meta.get(key) for key in ("rule", "reference", "drop", "threshold", "index", "lam")},
+            **{key: head.meta.get(key) for key in ("rule", "reference", "drop", "threshold", "index", "lam", "kept")},
             "metrics": {
                 name: evaluate(head, *usable_rows(store.split(name))) if has_rows(store, name) else None
                 for name in ("train", "val", "test")
@@ -103,22 +109,50 @@ def analyze(head: LinearHead, path: RegularizationPath, store: FeatureStore, opt
         "counts": {name: support.count_summary(layer) for name, layer in layers.items() if layer is not None},
         "sharing": support.sharing(head),
         "top_features": top_features.top_feature_table(head, options.top_features),
-        "entry_order": dict(zip(map(str, head.output_names), support.entry_order(path, LISTED_ENTRIES), strict=True)),
-        "path": {
-            "lam": path.lam,
-            "nnz": path.nnz,
-            "features_per_class": path.nnz_per_output.mean(axis=1),
-            "density": path.nnz / (path.n_outputs * path.n_features),
-            "status": list(path.status),
-            "metrics": {name: dict(metrics) for name, metrics in path.metrics.items()},
-        },
+        "entry_order": _entry_order(path, head),
+        "path": _path_numbers(path),
     }
 
 
-def _dense(path: RegularizationPath, head: LinearHead) -> LinearHead:
-    """The least regularized point of the path."""
-    from debugnet.heads import LinearHead
+def _path_numbers(path: RegularizationPath | NetworkPath) -> dict[str, Any]:
+    from debugnet.regularization_path import RegularizationPath
 
+    numbers = {
+        "lam": path.lam,
+        "nnz": path.nnz,
+        "status": list(path.status),
+        "metrics": {name: dict(metrics) for name, metrics in path.metrics.items()},
+    }
+    if not isinstance(path, RegularizationPath):
+        return numbers | {"kept": path.nnz, **{name: path.meta[name] for name in ("unit", "total", "dense")}}
+    return numbers | {
+        "features_per_class": path.nnz_per_output.mean(axis=1),
+        "density": path.nnz / (path.n_outputs * path.n_features),
+    }
+
+
+def _entry_order(path: RegularizationPath | NetworkPath, head: LinearHead) -> dict[str, Any]:
+    """Features of every output in the order in which they came in; none where each point has features of its own."""
+    from debugnet.analysis.support import entry_order
+    from debugnet.regularization_path import RegularizationPath
+
+    if not isinstance(path, RegularizationPath):
+        return {}
+    return dict(zip(map(str, head.output_names), entry_order(path, LISTED_ENTRIES), strict=True))
+
+
+def _network_head(store: FeatureStore, head: LinearHead) -> LinearHead | None:
+    """The network's own head, unless that is the one that is analyzed."""
+    return None if "network" in head.meta and not head.meta.get("edited") else network_head(store)
+
+
+def _dense(path: RegularizationPath | NetworkPath, head: LinearHead) -> LinearHead | None:
+    """The least regularized point of a path of layers."""
+    from debugnet.heads import LinearHead
+    from debugnet.regularization_path import RegularizationPath
+
+    if not isinstance(path, RegularizationPath):
+        return None
     last = len(path) - 1
     return LinearHead(*path.raw(last), path.standardizer, head.family, head.class_names, head.task)
 

@@ -245,10 +245,11 @@ def _descriptions(backbone: Backbone, splits: DatasetSplits, class_map: Path | N
             head = type(head)(head.weight[outputs], head.bias[outputs])
         else:
             names = list(backbone.class_names or (f"output {i}" for i in range(len(head.weight))))
-            log(
-                f"the network's {len(names)} classes are not matched to the data's {len(splits.class_names)}: its own "
-                "accuracy is unknown (--class-map tells them)"
-            )
+            if splits.class_names:  # a regression has none
+                log(
+                    f"the network's {len(names)} classes are not matched to the data's {len(splits.class_names)}: its "
+                    "own accuracy is unknown (--class-map tells them)"
+                )
     data = splits.splits
     return {
         "labels": {name: dataset.labels for name, dataset in data.items()},

@@ -51,6 +51,21 @@ def find_input(artifact: Path, kind: str, given: Path | None) -> Path:
     return Path(given)
 
 
+def find_path(head: Path, given: Path | None) -> Path:
+    """Return the path that a head was chosen from: ``path.h5``, or ``sparse/`` of ``train-sparse``.
+
+    Raises
+    ------
+    InputError, StaleArtifact
+        As :func:`find_input`.
+    """
+    if given is not None:
+        kind = input_reference(given)["kind"]
+        return find_input(head, "sparse" if kind == "sparse" else "path", given)
+    of_networks = not _recorded_digests(head, "path") and _recorded_digests(head, "sparse")
+    return find_input(head, "sparse" if of_networks else "path", None)  # a path.h5 can stand on such a network, too
+
+
 def usable_rows(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Return features (n, d) and labels of the usable rows; the memory map itself where all are.
 

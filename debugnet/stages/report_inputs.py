@@ -12,7 +12,7 @@ from debugnet.artifacts.provenance import Provenance, input_reference, read_prov
 from debugnet.errors import DebugnetError, InputError, StaleArtifact, UsageError
 from debugnet.progress import log
 from debugnet.recipes.report import Report
-from debugnet.stages.inputs import find_input
+from debugnet.stages.inputs import find_input, find_path
 
 if TYPE_CHECKING:
     from debugnet.artifacts.feature_store import FeatureStore
@@ -154,7 +154,8 @@ def load_material(options: Report, inputs: Inputs) -> Material:
         samples=StoredSamples(store, options.device), modality=str(store.config.get("modality", "tensor")),
         counterfactuals=[_counterfactuals(path) for path in inputs.counterfactuals],
         others=[_other(path) for path in inputs.heads if _comparable(path, head)],
-        made=_provenances(inputs), notes=_read_notes(options.notes), **found,
+        made=_provenances(inputs), notes=_read_notes(options.notes), network_figures=_network_figures(inputs.head),
+        **found,
     )  # fmt: skip
 
 
@@ -210,10 +211,20 @@ def _counterfactuals(path: Path) -> Counterfactuals:
     )
 
 
+def _network_figures(head: Path) -> dict[str, Path]:
+    from debugnet.stages.network_path import load_network_path
+
+    try:
+        path = find_path(head, None)
+        return load_network_path(path).figures if read_provenance(path).kind == "sparse" else {}
+    except DebugnetError:
+        return {}  # what the head came from need not be there any more
+
+
 def _provenances(inputs: Inputs) -> list[tuple[str, Provenance, str]]:
     paths = [inputs.features]
     try:
-        paths.append(find_input(inputs.head, "path", None))
+        paths.append(find_path(inputs.head, None))
     except DebugnetError:
         pass  # a head need not come from a path that is still there
     paths += [inputs.head, *inputs.single.values(), *inputs.counterfactuals, *inputs.heads]

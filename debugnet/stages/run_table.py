@@ -57,16 +57,18 @@ def final_table(finished: Sequence[FinishedStage]) -> str:
 def _layers(select: Mapping[str, Any], n_features: int | None) -> Iterable[Sequence[str]]:
     metric, baselines = str(select["metric"]), select["baselines"]
     splits = [split for split in ("val", "test") if select["metrics"].get(split)]  # a store may have no test split
-    yield [metric.replace("_", " "), *splits, "features per class"]
+    network, size = select.get("network"), "kept" if "network" in select else "mean_features_per_class"
+    yield [metric.replace("_", " "), *splits, f"{network['unit']} kept" if network else "features per class"]
     for name, layer in (
-        ("the network's own", {"metrics": baselines.get("network_head"), "mean_features_per_class": n_features}),
+        ("the network's own", {"metrics": baselines.get("network_head"), size: n_features}),
+        ("the network it began with", baselines.get("dense_network")),
         ("least regularized", baselines.get("dense")),
         ("best on the path", baselines.get("best")),
         ("selected", select),
     ):
         if layer and layer["metrics"]:
             shown = [_score(metric, (layer["metrics"].get(split) or {}).get(metric)) for split in splits]
-            yield [name, *shown, _count(layer["mean_features_per_class"])]
+            yield [name, *shown, _count(layer[size])]
 
 
 def _score(metric: str, value: float | None) -> str:

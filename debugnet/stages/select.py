@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from debugnet.heads import LinearHead
     from debugnet.regularization_path import RegularizationPath
     from debugnet.selection import Selection
+    from debugnet.stages.network_path import NetworkPath
 
 DEFAULT_DROP = 0.05
 _RULES = ("drop", "relative_drop", "one_standard_error", "features_per_class", "index", "lam")
@@ -34,28 +35,65 @@ def run(options: Select, *, force: bool = False) -> Result:
     """
     rule = _rule(options)
     inputs = {"path": input_reference(options.path)}
-    if inputs["path"]["kind"] != "path":
-        raise InputError(f"{options.path} is of kind {inputs['path']['kind']}, and a path file is needed (fit-path)")
+    kind = inputs["path"]["kind"]
+    if kind not in ("path", "sparse"):
+        raise InputError(f"{options.path} is of kind {kind}, and a path is needed (fit-path, train-sparse)")
+    output = options.output or Path(options.path).parent / "head"
+    if kind == "sparse":
+        return _select_network(options, rule, output, inputs, force)
     if rule == "features_per_class":
         inputs["features"] = input_reference(find_input(options.path, "features", options.features))
-    output = options.output or Path(options.path).parent / "head"
     if check_output(output, "head", options, inputs, force=force):
-        from debugnet.artifacts.head_store import load_head
-
-        head = load_head(output)
-        return Result(output, summarize(head), True, describe(head))
+        return _found(output)
     started = time.monotonic()
     head = _choose(options, rule, Path(inputs["features"]["path"]) if "features" in inputs else None)
-    provenance = collect("head", options, inputs, seed=None, device="cpu", seconds=time.monotonic() - started)
+    return _save(options, output, inputs, head, started)
+
+
+def _select_network(options: Select, rule: str, output: Path, inputs: dict[str, dict[str, str]], force: bool) -> Result:
+    """Choose a network of ``sparse/``, extract its deep features, and write its own last layer as a head."""
+    from debugnet.stages.network_path import load_network_path
+    from debugnet.stages.select_network import known_features, make_features, own_layer
+
+    if rule == "features_per_class" or options.features is not None:
+        raise UsageError(
+            f"--features-per-class and --features are for path files, and {options.path} is a path of networks: "
+            "choose one by another rule, and fit-path on the features-POINT.h5 that comes with it"
+        )
+    if known := known_features(output, options.path):
+        if check_output(output, "head", options, inputs | {"features": known}, force=force):
+            return _found(output)
+    started = time.monotonic()
+    path = load_network_path(Path(options.path))
+    chosen = _apply(path, options, rule)
+    features = make_features(path, chosen.index, options, output.absolute().parent, force)
+    inputs["features"] = input_reference(features)
+    if check_output(output, "head", options, inputs, force=force):
+        return _found(output)
+    from debugnet.artifacts.feature_store import load_features
+
+    head = own_layer(load_features(features), path, _describe_choice(path, chosen))
+    return _save(options, output, inputs, head, started)
+
+
+def _found(output: Path) -> Result:
+    from debugnet.artifacts.head_store import load_head
+
+    head = load_head(output)
+    return Result(output, summarize(head), True, describe(head))
+
+
+def _save(options: Select, output: Path, inputs: dict[str, dict[str, str]], head: LinearHead, started: float) -> Result:
     from debugnet.artifacts.head_store import save_head
 
+    provenance = collect("head", options, inputs, seed=None, device="cpu", seconds=time.monotonic() - started)
     save_head(output, head, provenance)
     _warn(head)
     return Result(output, summarize(head), False, describe(head))
 
 
 def _rule(options: Select) -> str:
-    given = [name for name in _RULES if getattr(options, name) not in (None, False)]
+    given = [n for n in _RULES if (value := getattr(options, n)) is not None and value is not False]  # 0 is given
     if len(given) > 1:
         flags = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"{flags} are two rules: give one")
@@ -77,8 +115,9 @@ def _choose(options: Select, rule: str, features: Path | None) -> LinearHead:
     return refit_features_per_class(options, path, chosen, features, meta)
 
 
-def _apply(path: RegularizationPath, options: Select, rule: str) -> Selection:
+def _apply(path: RegularizationPath | NetworkPath, options: Select, rule: str) -> Selection:
     from debugnet import selection
+    from debugnet.regularization_path import RegularizationPath
 
     allowed = options.allow_unconverged
     if rule == "index":
@@ -88,7 +127,7 @@ def _apply(path: RegularizationPath, options: Select, rule: str) -> Selection:
         assert options.lam is not None
         return selection.select_lam(path, options.lam, allow_unconverged=allowed)
     if rule == "features_per_class":
-        assert options.features_per_class is not None
+        assert options.features_per_class is not None and isinstance(path, RegularizationPath)
         return selection.select_features_per_class(path, options.features_per_class, allow_unconverged=allowed)
     reference, metric = options.reference, options.metric
     if rule == "one_standard_error":
@@ -111,7 +150,7 @@ def _head(path: RegularizationPath, weight: Any, bias: Any, meta: dict[str, Any]
     return LinearHead(weight, bias, path.standardizer, path.meta["family"], path.meta["class_names"], task, meta)
 
 
-def _describe_choice(path: RegularizationPath, chosen: Selection) -> dict[str, Any]:
+def _describe_choice(path: RegularizationPath | NetworkPath, chosen: Selection) -> dict[str, Any]:
     """Say how the point was chosen, what it is like, and what it stands beside: the head's ``meta``."""
     import dataclasses
 
@@ -121,6 +160,9 @@ def _describe_choice(path: RegularizationPath, chosen: Selection) -> dict[str, A
     meta |= _point(path, chosen.index)
     meta["l1_ratio"], meta["penalty"] = path.meta.get("l1_ratio"), path.meta.get("penalty")
     meta["baselines"] = {"dense": _point(path, len(path) - 1), "network_head": path.meta.get("network_head")}
+    if "unit" in path.meta:
+        meta["network"] = {name: path.meta[name] for name in ("method", "unit", "total")}
+        meta["baselines"]["dense_network"] = {"kept": path.meta["total"], "metrics": path.meta["dense"]}
     if path.metrics.get("val"):
         name, values = validation_metric(path, chosen.metric)
         meta["metric"] = name
@@ -130,29 +172,30 @@ def _describe_choice(path: RegularizationPath, chosen: Selection) -> dict[str, A
     return meta
 
 
-def _point(path: RegularizationPath, i: int) -> dict[str, Any]:
+def _point(path: RegularizationPath | NetworkPath, i: int) -> dict[str, Any]:
     """One point of the path in numbers; test metrics are reported, and None where there is no test split."""
     import numpy as np
 
-    counts = path.nnz_per_output[i]
-    columns = path.indices[path.indptr[i * path.n_outputs] : path.indptr[(i + 1) * path.n_outputs]]
+    from debugnet.regularization_path import RegularizationPath
+
     metrics = {
         s: {k: float(v[i]) for k, v in path.metrics.get(s, {}).items()} or None for s in ("train", "val", "test")
     }
-    return {
-        "index": i,
-        "lam": float(path.lam[i]),
-        "status": path.status[i],
+    point = {"index": i, "lam": float(path.lam[i]), "status": path.status[i], "metrics": metrics}
+    if not isinstance(path, RegularizationPath):
+        return point | {"kept": int(path.nnz[i])}
+    counts = path.nnz_per_output[i]
+    columns = path.indices[path.indptr[i * path.n_outputs] : path.indptr[(i + 1) * path.n_outputs]]
+    return point | {
         "duality_gap": float(path.duality_gap[i]),
         "nnz": int(counts.sum()),
         "features_used": len(np.unique(columns)),
         "counts": counts.tolist(),
         "mean_features_per_class": float(counts.mean()),
-        "metrics": metrics,
     }
 
 
-def _both_readings(path: RegularizationPath, chosen: Selection) -> dict[str, Any]:
+def _both_readings(path: RegularizationPath | NetworkPath, chosen: Selection) -> dict[str, Any]:
     """What the same number means in percentage points and as a share of the reference."""
     from debugnet.selection import select_by_drop
 
@@ -168,7 +211,8 @@ def _both_readings(path: RegularizationPath, chosen: Selection) -> dict[str, Any
             allow_unconverged=True,
         )
         point = _point(path, other.index)
-        readings[name] = {key: point[key] for key in ("index", "lam", "mean_features_per_class", "metrics")}
+        wanted = ("index", "lam", "kept", "mean_features_per_class", "metrics")
+        readings[name] = {key: point[key] for key in wanted if key in point}
         readings[name]["threshold"] = other.threshold
     return readings
 
@@ -192,24 +236,30 @@ def describe(head: LinearHead) -> str:
     from debugnet.analysis.accuracy import DEFAULT_METRIC
 
     meta, metric = head.meta, head.meta.get("metric") or DEFAULT_METRIC[head.task]
+    baselines, network = meta["baselines"], meta.get("network")
     rule = meta["rule"] if meta.get("drop") is None else f"{meta['rule']} {100 * meta['drop']:.3g}%"
-    counts, mean = meta["counts"], meta["mean_features_per_class"]
-    lines = [
-        f"{rule}: point {meta['index']}, lambda {meta['lam']:.4g}, {mean:.4g} features per class "
-        f"({min(counts)} to {max(counts)}), {meta['features_used']} in all",
-        f"{'':28}{'features/class':>15}{'val':>9}{'test':>9}   ({metric})",
-    ]
-    rows = [
-        ("chosen", meta),
-        ("best on the path", meta["baselines"].get("best")),
-        ("dense", meta["baselines"]["dense"]),
-    ]
+    layer = (
+        f"{meta['mean_features_per_class']:.4g} features per class ({min(meta['counts'])} to {max(meta['counts'])}), "
+        f"{meta['features_used']} in all"
+    )
+    key, title, last = "mean_features_per_class", "features/class", "dense"
+    if network:
+        key, title, last = "kept", network["unit"].rpartition(" ")[2] + " kept", "end of the path"
+        layer = f"{meta['kept']} of {network['total']} {network['unit']}\nits own last layer: {layer}"
+        if network["direct_inputs"]:
+            layer += f"; 0 to {network['hidden_units'] - 1} are hidden units, those after them inputs"
+    rows = [("chosen", meta), ("best on the path", baselines.get("best")), (last, baselines["dense"])]
+    rows += [("the network it began with", baselines.get("dense_network"))]
     rows += [(f"  {100 * meta['drop']:.3g}% read as {name}", r) for name, r in meta.get("readings", {}).items()]
+    lines = [
+        f"{rule}: point {meta['index']}, lambda {meta['lam']:.4g}, {layer}",
+        f"{'':28}{title:>15}{'val':>9}{'test':>9}   ({metric})",
+    ]
     for name, row in rows:
         if row is not None:
-            lines.append(f"{name:28}{row['mean_features_per_class']:15.2f}{_cells(row['metrics'], metric)}")
-    if meta["baselines"]["network_head"]:
-        lines.append(f"{'the own head of the network':43}{_cells(meta['baselines']['network_head'], metric)}")
+            lines.append(f"{name:28}{row[key]:15{'d' if network else '.2f'}}{_cells(row['metrics'], metric)}")
+    if baselines["network_head"]:
+        lines.append(f"{'the own head of the network':43}{_cells(baselines['network_head'], metric)}")
     return "\n".join(lines)
 
 

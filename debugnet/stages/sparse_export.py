@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,14 @@ def describe_network(options: TrainSparse, data: SparseData) -> dict[str, Any] |
     }  # fmt: skip
 
 
-def export_network(source: Path, found: dict[str, Any], point: float, target: Path) -> TrainedNetwork:
+def export_network(source: Path, found: Mapping[str, Any], point: float, target: Path) -> TrainedNetwork:
     """Write one relaxed network of ``sparse/`` as a debugnet network folder, which ``extract --backbone`` takes.
 
     Parameters
     ----------
     source : Path
         The folder with ``networks/relaxed-POINT.safetensors``.
-    found : dict
+    found : mapping
         ``sparse.json``, whose ``network`` is not None.
     point : float
         Size of a subset, or lambda of spred.
@@ -101,9 +102,7 @@ def export_network(source: Path, found: dict[str, Any], point: float, target: Pa
     return network
 
 
-def backbone_options(folder: Path, found: dict[str, Any]) -> dict[str, str]:
-    """Return the ``backbone`` and ``weights`` with which extract builds the network of a folder written here."""
+def backbone_arguments(folder: Path, found: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the ``--backbone`` and ``--weights`` with which extract builds the network of a folder written here."""
     name = found["network"]["network"]
-    if str(name).startswith("python:"):
-        return {"backbone": name, "weights": str(folder / WEIGHTS_FILE)}
-    return {"backbone": str(folder)}
+    return (name, str(folder / WEIGHTS_FILE)) if str(name).startswith("python:") else (str(folder), None)

@@ -331,7 +331,6 @@ def _result(
         "rows": rows,
         "stages": [[s.lam, s.n_units, s.train_loss, s.validation.get("accuracy")] for s in path.stages],
         "subsets": {str(k): {"lam": s.lam, "settled": s.settled} for k, s in sorted(path.subsets.items())},
-        "class_names": data.class_names,
     }
 
 

@@ -174,4 +174,4 @@ def _result(
         "chosen_metrics": chosen["relaxed"],
         "dense": dense,
     }
-    return {"summary": summary, "text": "\n".join(lines), "rows": rows, "class_names": data.class_names}
+    return {"summary": summary, "text": "\n".join(lines), "rows": rows}

@@ -75,11 +75,17 @@ def _inputs(options: TrainSparse, spec: DataSpec) -> dict[str, dict[str, str]]:
 
     splits = load_dataset(spec)
     digest = hashlib.sha256("".join(splits.fingerprint(name) for name in splits.splits).encode()).hexdigest()
-    inputs = {"data": {"kind": "data", "path": options.data, "digest": digest}}
+    inputs = {"data": {"kind": "data", "path": _absolute(options.data), "digest": digest}}
     inputs["network"] = {"kind": "network", "path": options.network, "digest": _network_digest(options)}
     if options.groups is not None:
         inputs["groups"] = file_reference(options.groups)
     return inputs
+
+
+def _absolute(place: str) -> str:
+    """Where an existing file lies, so that select finds it from any folder; a name stays."""
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.exists() else place
 
 
 def _network_digest(options: TrainSparse) -> str:
@@ -123,6 +129,7 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
         provenance = collect("sparse", options, inputs, seed=options.seed)
         with BundleWriter(output, provenance, force=force) as writer:
             found = _train(train, writer)
+            found |= {"task": data.task, "family": data.family, "class_names": data.class_names}
             found |= {"network": describe_network(options, data), "standardization": data.standardization}
             if found["network"] is not None:
                 export_network(writer.folder, jsonable(found), found["summary"]["chosen"], writer.folder)

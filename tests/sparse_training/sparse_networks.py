@@ -18,6 +18,23 @@ def convolutional() -> nn.Module:
     )  # fmt: skip
 
 
+def regressor() -> nn.Module:
+    """Eight features, one output."""
+    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 1))
+
+
+class Squashed(nn.Module):
+    """Eight features, one output, which no linear layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        """Outputs (n, 1)."""
+        return 5 * torch.tanh(self.outer(torch.relu(self.inner(x))))
+
+
 class Hungry(nn.Module):
     """Eight features; as torch does it, ends where the memory ends, in the second training pass."""
 

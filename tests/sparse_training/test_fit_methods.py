@@ -88,7 +88,7 @@ def test_lassonet_finds_the_planted_features(lassonet_path):
 
 
 def test_select_and_analyze_take_the_lassonet_path(lassonet_path, tmp_path):
-    """Those of the other methods: test_chain.py."""
+    """Through the command line, and of the other methods: test_select_network.py."""
     head = select.run(Select(lassonet_path, tmp_path / "head", index=0)).path
     result = analyze.run(Analyze(head, output=tmp_path / "analysis", top_k=2))
     assert (result.path / "overview.png").exists() and (result.path / "cost_of_linearity.png").exists()

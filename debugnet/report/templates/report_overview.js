@@ -6,12 +6,15 @@ function homePage() {
   const judged = page.split.split("/")[0]; // of "test/a": the dense layers are known on whole splits
   const best = home.layers.find((row) => row.name !== "this head" && isNumber(row.metrics[judged])) || home.layers[1];
   const metric = (home.chosen.metric || "accuracy").replace("_", " ");
+  const whole = home.layers[0].metrics[judged]; // beside the dense layers' accuracy, on the same samples
+  const halved = metric === "accuracy" && page.split !== judged && isNumber(whole);
   return [
     h("h1", {}, page.title),
     h("p", { class: "lead" }, lead(home)),
     note(page.note),
     h("div", { class: "tiles" },
-      !regression && tile(percent(home.accuracy && home.accuracy.value), (page.task === "multi-label" ? "all labels right, on " : "accuracy on ") + page.split, rateTitle(home.accuracy)),
+      !regression && !halved && tile(percent(home.accuracy && home.accuracy.value), (page.task === "multi-label" ? "all labels right, on " : "accuracy on ") + page.split, rateTitle(home.accuracy)),
+      halved && tile(percent(whole), "accuracy on " + judged),
       metric !== "accuracy" && isNumber(home.layers[0].metrics[judged]) && tile(fixed(home.layers[0].metrics[judged], 3), metric + " of this head, on " + judged),
       best && isNumber(best.metrics[judged]) && tile(metric === "accuracy" ? percent(best.metrics[judged]) : fixed(best.metrics[judged], 3), (metric === "accuracy" ? "" : metric + ", ") + best.name + ", on " + judged),
       tile(number(home.mean_count, 3), page.mirrored ? "features" : "features per class, on average"),
@@ -19,11 +22,12 @@ function homePage() {
       !page.opposite && tile(number(home.shared), "shared by several classes")),
     home.warnings.length > 0 && h("aside", { class: "warnings", "aria-label": "Before you believe it" },
       h("h2", {}, "Before you believe it"), h("ul", {}, home.warnings.map((text) => h("li", {}, text)))),
+    networkSection(home.network),
     pathSection(home),
     layersSection(home),
     countsSection(home),
     section("How to read this",
-      h("p", {}, "The network's last layer was replaced by a sparse one, fitted on the same deep features. Every decision is now a short sum: a bias, plus weight times value for each feature in use. Weights and values are in standard deviations of the feature over the training samples, so 0 is the average sample and weights can be compared."),
+      h("p", {}, (home.network ? "The network was trained to get by with little, and this is its own last layer." : "The network's last layer was replaced by a sparse one, fitted on the same deep features.") + " Every decision is now a short sum: a bias, plus weight times value for each feature in use. Weights and values are in standard deviations of the feature over the training samples, so 0 is the average sample and weights can be compared."),
       h("ul", { class: "plain-list" },
         h("li", {}, h("a", { href: "#/features" }, "Features"), " show what each feature reads, with the evidence for it and checks of that evidence."),
         h("li", {}, h("a", { href: "#/classes" }, "Classes"), " show which features speak for and against each class."),
@@ -37,6 +41,7 @@ function lead(home) {
   const classes = count(page.classes.length, page.task === "regression" ? "output" : "class", page.task === "regression" ? "outputs" : "classes");
   const how = home.chosen.rule === "drop" && isNumber(home.chosen.drop)
     ? ", the sparsest on its path within " + number(100 * home.chosen.drop) + " percentage points of the " + (home.chosen.reference || "best") : "";
+  if (home.network) return "The last layer of a network with " + number(home.network.kept) + " of " + number(home.network.total) + " " + home.network.unit + " left, for " + classes + how + ". Judged on " + count(home.n, "sample") + " of " + page.split + ".";
   return "A sparse decision layer for " + classes + how + ". Judged on " + count(home.n, "sample") + " of " + page.split + ".";
 }
 
@@ -47,36 +52,47 @@ function pathSection(home) {
   if (!path) return section("The path", absent("The curve of accuracy against features per class was not computed.", page.commands.analysis));
   const metric = home.metric;
   const splits = ["train", "val", "test"].filter((s) => (path.metrics[s] || {})[metric] && path.metrics[s][metric].some(isNumber));
-  const keep = path.features_per_class.map((n, i) => [n, i]).filter(([n]) => n > 0);
+  const sizes = path.kept || path.features_per_class; // of a path of networks, or of layers
+  const counted = path.unit ? path.unit + " kept" : "features per class";
+  const keep = sizes.map((n, i) => [n, i]).filter(([n]) => n > 0);
   if (!splits.length || keep.length < 2) return null;
   const values = splits.flatMap((s) => keep.map(([, i]) => path.metrics[s][metric][i])).filter(isNumber);
   const ns = keep.map(([n]) => n);
   const span = Math.max(...values) - Math.min(...values);
-  const label = metric + " along the regularization path against the mean number of features per class";
+  const label = metric + " along the " + (path.unit ? "path of networks" : "regularization path") + " against the " + (path.unit ? "number of " : "mean number of ") + counted;
   const { root, X, Y, box } = frame(
-    { low: Math.min(...ns), high: Math.max(...ns), log: true, title: "features per class (mean, log scale)" },
+    { low: Math.min(...ns), high: Math.max(...ns), log: true, title: counted + (path.unit ? " (log scale)" : " (mean, log scale)") },
     { low: Math.min(...values) - 0.03 * span, high: Math.min(Math.max(...values) + 0.05 * span, metric === "r2" ? Infinity : 1.005), title: metric.replace("_", " "), format: (v) => fixed(v, 2) }, label);
-  if (isNumber(home.chosen.index) && path.features_per_class[home.chosen.index] > 0) {
-    const x = X(path.features_per_class[home.chosen.index]);
+  if (isNumber(home.chosen.index) && sizes[home.chosen.index] > 0) {
+    const x = X(sizes[home.chosen.index]);
     root.append(svg("line", { class: "chosen", x1: x, x2: x, y1: box.top, y2: box.bottom }));
     const right = x > (box.left + box.right) / 2;
     const low = splits.every((s) => Y(path.metrics[s][metric][home.chosen.index]) > (box.top + box.bottom) / 2); // the curves are there
     root.append(svg("text", { class: "chosen-name", x: x + (right ? -7 : 7), y: low ? box.top + 12 : box.bottom - 10, "text-anchor": right ? "end" : "start" },
-      "this head: " + number(path.features_per_class[home.chosen.index])));
+      "this head: " + number(sizes[home.chosen.index])));
   }
   for (const split of splits) {
     root.append(polyline(keep.filter(([, i]) => isNumber(path.metrics[split][metric][i])).map(([n, i]) => [X(n), Y(path.metrics[split][metric][i])]), split));
     const i = home.chosen.index;
-    if (isNumber(i) && path.features_per_class[i] > 0 && isNumber(path.metrics[split][metric][i])) {
-      root.append(svg("circle", { class: "point " + split, cx: X(path.features_per_class[i]), cy: Y(path.metrics[split][metric][i]), r: 4.5 }));
+    if (isNumber(i) && sizes[i] > 0 && isNumber(path.metrics[split][metric][i])) {
+      root.append(svg("circle", { class: "point " + split, cx: X(sizes[i]), cy: Y(path.metrics[split][metric][i]), r: 4.5 }));
     }
   }
   const rows = keep.filter((_, k) => keep.length < 40 || k % Math.ceil(keep.length / 40) === 0).map(([n, i]) => [
-    rowHead(number(n)), numberCell(number(path.lam[i])), numberCell(number(path.nnz[i])),
-    ...splits.map((s) => numberCell(fixed(path.metrics[s][metric][i], 4)))]);
+    rowHead(number(n)), numberCell(number(path.lam[i])), !path.unit && numberCell(number(path.nnz[i])),
+    ...splits.map((s) => numberCell(fixed(path.metrics[s][metric][i], 4)))].filter(Boolean));
   return section("Accuracy against sparsity", h("figure", { class: "chart" }, root, legend(splits.map((s) => ["stroke " + s, s]))),
     h("details", {}, h("summary", {}, "The numbers"),
-      table(label, [["features per class", "number"], ["lambda", "number"], ["weights", "number"], ...splits.map((s) => [s, "number"])], rows, { hideCaption: true })));
+      table(label, [[counted, "number"], ["lambda", "number"], !path.unit && ["weights", "number"], ...splits.map((s) => [s, "number"])].filter(Boolean), rows, { hideCaption: true })));
+}
+
+function networkSection(network) {
+  if (!network) return null;
+  const drawn = { importance: "Lambda at which each input left: the larger, the more it matters", accuracy_against_units: "Scores of the networks along the path, and of other selections", accuracy_against_density: "Scores of the networks along the path, and of other ways to as few weights" };
+  return section("What the network was left with",
+    h("p", {}, "Trained by " + network.method + ": " + number(network.kept) + " of " + number(network.total) + " " + network.unit + " are left. This head is the last layer of that very network, on its own deep features" +
+      (network.direct_inputs ? ": features 0 to " + (network.hidden_units - 1) + " are units of its last hidden layer, and those from " + network.hidden_units + " on are its standardized inputs, which its outputs read directly" : "") + "."),
+    Object.entries(network.figures || {}).map(([name, reference]) => photo(reference, drawn[name] || name, "sheet")));
 }
 
 function layersSection(home) {
@@ -84,9 +100,10 @@ function layersSection(home) {
   if (!splits.length) return null;
   const metric = (home.chosen.metric || "accuracy").replace("_", " ");
   const parts = home.topk_rest;
+  const counted = home.network ? home.network.unit + " kept" : "features per class";
   const names = { sparse: "this head", dense: "end of the path", network_head: "the network's own layer" };
-  return section("Against the dense layers",
-    table("Mean features per class and " + metric + " of this head and the dense ones", ["layer", ["features per class", "number"], ...splits.map((s) => [s, "number"])],
+  return section(home.network ? "Against the other networks of the path" : "Against the dense layers",
+    table((home.network ? "Size and " : "Mean features per class and ") + metric + " of this head and " + (home.network ? "the others" : "the dense ones"), [home.network ? "network" : "layer", [counted, "number"], ...splits.map((s) => [s, "number"])],
       home.layers.map((row) => [rowHead(row.name), numberCell(number(row.features)), ...splits.map((s) => numberCell(fixed(row.metrics[s], 4)))])),
     parts && table("What the top " + home.top_k + " features of each class carry, and what the rest does (" + home.analysis_split + ", " + metric + "; no feature at all: " + fixed(home.no_feature, 4) + ")",
       ["layer", ["all", "number"], ["top " + home.top_k, "number"], ["the rest", "number"]],
@@ -168,10 +185,9 @@ function featureName(id) {
 }
 
 function exampleCard(example) {
-  const verdict = example.right
-    ? h("span", { class: "verdict right" }, "\u2713 ", decision(example.said))
-    : h("span", { class: "verdict wrong" }, "\u2717 ", decision(example.said), " ", h("span", { class: "quiet" }, "is ", decisionText(example.true)));
-  return sampleCard(example, [verdict, isNumber(example.said.p) && h("span", { class: "quiet" }, " " + percent(example.said.p, 0))],
+  const verdict = h("span", { class: example.right ? "verdict right" : "verdict wrong" }, example.right ? "\u2713 " : "\u2717 ", decision(example.said));
+  const quiet = (...words) => h("span", { class: "quiet" }, words);
+  return sampleCard(example, [verdict, isNumber(example.said.p) && quiet(" (" + percent(example.said.p, 0) + ")"), !example.right && quiet(", is ", decisionText(example.true))],
     { alt: "sample " + example.id + ", predicted " + decisionText(example.said) });
 }
 

@@ -1,4 +1,4 @@
-"""Whatever method made a model sparse, the commands after it are the same: through the command line, on digits."""
+"""What train-sparse leaves behind is a network that computes what was trained."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from debugnet.artifacts.path_store import load_path
 from debugnet.backbones.loading import load_backbone
 from debugnet.backbones.spec import BackboneSpec
 from debugnet.cli.app import main
 from debugnet.errors import InputError
 from debugnet.sparse_training.trained_network import TrainedNetwork
-
-TRAIN = {
-    "group-lasso": ["--network", "mlp:16", "--sizes", "40,64", "--against", "none", "--stop-at", "40"],
-    "spred": ["--network", "mlp:16", "--lambdas", "1e-3,1e-2", "--epochs-per-lambda", "4"],
-}
 
 
 def command(*words: object) -> None:
@@ -35,32 +29,6 @@ def digits(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "digits.npz"
     np.savez(path, x_train=images[:700], y_train=y[:700], x_test=images[700:1000], y_test=y[700:1000])
     return path
-
-
-@pytest.mark.parametrize("method", TRAIN)
-def test_the_trained_network_goes_down_the_chain(method, digits, tmp_path):
-    """train-sparse, extract, and then fit-path of the same name, select, analyze, explain, report."""
-    data = ["--data", digits, "--val-fraction", "0.2"]
-    command(
-        "train-sparse", "--method", method, *TRAIN[method], *data, "--epochs", "8", "--lr", "1e-2", "--ratio", "1.6",
-        "--batch-size", "64", "--threads", "1", "-o", tmp_path / "sparse",
-    )  # fmt: skip
-    found = json.loads((tmp_path / "sparse" / "sparse.json").read_text())
-    command("extract", "--backbone", tmp_path / "sparse", *data, "-o", tmp_path / "features.h5")
-    command(
-        "fit-path", tmp_path / "features.h5", "--method", method, "--n-lambdas", "5", "--lambda-min-ratio", "0.03",
-        "--threads", "1",
-    )  # fmt: skip
-    path = load_path(tmp_path / "path.h5")
-    assert path.meta["method"] == method
-    # The network's own last layer on the extracted features is what train-sparse scored.
-    own = path.meta["network_head"]["test"]["accuracy"]
-    assert own == pytest.approx(found["summary"]["chosen_metrics"]["test"]["accuracy"], abs=1e-6)
-    command("select", tmp_path / "path.h5", "--index", "2")
-    command("analyze", tmp_path / "head", "--top-k", "3")
-    command("explain", tmp_path / "head", "--methods", "prototypes", "--top", "1")
-    command("report", tmp_path / "head")
-    assert "analysis" in (tmp_path / "report.html").read_text()
 
 
 def test_the_saved_network_computes_what_was_trained(digits, tmp_path):

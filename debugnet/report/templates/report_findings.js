@@ -19,7 +19,7 @@ function errorsPage() {
       table("Features by the errors they dominate", ["feature", ["", "wide"], ["errors", "number"], ["repaired", "number"], "mostly"],
         errors.groups.slice(0, 40).map((g) => [rowHead(featureName(g.feature)), barCell(0, g.errors, 0, widest, "neutral"),
           numberCell(number(g.errors)), numberCell(number(g.fixed)),
-          cell(g.pairs.slice(0, 2).map((p, i) => [i ? "; " : "", p.true, " \u2192 ", p.predicted, h("span", { class: "quiet" }, " " + number(p.errors))]))]), { class: "bars", hideCaption: true })),
+          cell(g.pairs.slice(0, 2).map((p, i) => [i ? "; " : "", p.true, " \u2192 ", p.predicted, h("span", { class: "quiet" }, " (" + number(p.errors) + ")")]))]), { class: "bars", hideCaption: true })),
     section(suspects.length ? "Suspects" : "No suspects",
       h("p", {}, suspects.length ? "The layer leans on these features more than the samples of " + errors.split + " bear out (corrected p < " + number(errors.threshold) + "): a shortcut looks like this. Beside it, what removing each one alone would do."
         : "The layer leans on no feature more than the samples of " + errors.split + " bear out, beyond chance (corrected p < " + number(errors.threshold) + "). The closest ones, and what removing each would do:"),

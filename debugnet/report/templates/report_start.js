@@ -52,7 +52,7 @@ async function show(first) {
   const main = document.getElementById("main");
   main.replaceChildren(...content.flat(3).filter((child) => child instanceof Node));
   const heading = main.querySelector("h1");
-  document.title = heading.textContent + " \u00b7 " + page.title + " \u00b7 debugnet";
+  document.title = [...new Set([heading.textContent, page.title, "debugnet"])].join(" \u00b7 ");
   for (const link of document.querySelectorAll("#nav a")) {
     if (link.dataset.route === (chosen ? chosen[0] : name)) link.setAttribute("aria-current", chosen ? "true" : "page");
     else link.removeAttribute("aria-current");

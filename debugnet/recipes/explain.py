@@ -77,7 +77,7 @@ class Explain:
         group=_WHAT,
     )
     methods: tuple[str, ...] | None = option(
-        None, f"Some of {', '.join(METHODS)} (default: all that the data allows).", choices=METHODS, group=_WHAT
+        None, "What to make, with commas between (default: all that the data allows).", choices=METHODS, group=_WHAT
     )
     split: str = option("val", "Split whose samples are looked at.", group=_WHAT)
     samples_per_feature: int = option(5, "Prototypes, and samples explained, per feature and side.", group=_WHAT)

@@ -97,6 +97,8 @@ def plot_confusion_against_overlap(
                 xytext=(-6 if right else 6, 3), ha="right" if right else "left", textcoords="offset points",
                 fontsize=8.5,
             )  # fmt: skip
+    if not overlap[i, j].any():
+        axes.set_ylim(-0.05, 1)
     axes.set_title(caption)
     axes.set_xlabel("confusion: larger share of the two classes taken for the other")
     axes.set_ylabel("overlap of the features they use")

@@ -199,7 +199,9 @@ def describe(analysis: dict[str, Any]) -> str:
     counts, sharing = analysis["counts"]["sparse"], analysis["sharing"]["histogram"]
     lines.append(
         f"{counts['features_used']} of {counts['features_available']} features in use, "
-        f"{sum(sharing[2:])} of them by more than one class; {counts['min']} to {counts['max']} per class"
+        f"{sum(sharing[2:])} of them by more than one class; "
+        + (f"{counts['min']} to " if counts["min"] < counts["max"] else "")
+        + f"{counts['max']} per class"
     )
     return "\n".join(lines)
 

@@ -238,10 +238,11 @@ def describe(head: LinearHead) -> str:
     meta, metric = head.meta, head.meta.get("metric") or DEFAULT_METRIC[head.task]
     baselines, network = meta["baselines"], meta.get("network")
     rule = meta["rule"] if meta.get("drop") is None else f"{meta['rule']} {100 * meta['drop']:.3g}%"
-    layer = (
-        f"{meta['mean_features_per_class']:.4g} features per class ({min(meta['counts'])} to {max(meta['counts'])}), "
-        f"{meta['features_used']} in all"
-    )
+    fewest, most = min(meta["counts"]), max(meta["counts"])
+    each = f"{meta['mean_features_per_class']:.4g} features per class ({fewest} to {most})"
+    if fewest == most:
+        each = f"{most} feature{'s' * (most != 1)} in every class"
+    layer = f"{each}, {meta['features_used']} in all"
     key, title, last = "mean_features_per_class", "features/class", "dense"
     if network:
         key, title, last = "kept", network["unit"].rpartition(" ")[2] + " kept", "end of the path"

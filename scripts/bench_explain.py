@@ -5,7 +5,10 @@
     python scripts/bench_explain.py image --weights ../shared/data/weights/resnet50_imagenet_decoded_pqf.npz \
         --photo ../shared/data/vision/photos/chelsea.png
     python scripts/bench_explain.py planted --run runs/demo_reviews
+    python scripts/bench_explain.py features --run runs/sst2_minilm --features 136 --words never film
 
+``planted`` holds finished explanations of a demo to what was planted; ``features`` prints what finished explanations
+say of some features (all without ``--features``): their words, and fit and deletion check of every sample.
 All times are CPU seconds of this process (one thread), so a busy machine does not decide the ratios.
 "lime" is the lime package as the paper's code calls it: for text all features from one set of 5,000
 perturbations, 10 words each, refitted one by one; for images one run of 1,000 perturbations per feature.
@@ -282,11 +285,33 @@ def planted_patch(run: Path, truth: dict) -> None:
         report("planted patch", {"feature": feature, "classes": classes, "iou": ours, "iou_random_segment": random})
 
 
+def what_features_read(run: Path, features: list[int] | None, words: list[str]) -> None:
+    """The figures of finished explanations, feature by feature: words, fit, deletion."""
+    bundle = load_explanations(run / "explanations")
+    flagged, sizes = [], []
+    for feature in features or bundle.features:
+        table = {row["word"]: row for row in bundle.word_table(feature)}
+        named = [word for word in words if word in table]
+        for word in named or [*list(table)[:3], *list(table)[-3:]]:
+            row = table[word]
+            report("word", {"feature": feature} | {k: row[k] for k in ("word", "mean", "n", "low", "high")})
+        for side in bundle.sides(feature):
+            for found in bundle.records(feature, side, "lime"):
+                keys = ("sample_id", "r2", "split_half", "n_removed", "predicted", "measured", "random_mean", "flags")
+                report("sample", {"feature": feature, "side": side} | {k: found[k] for k in keys})
+                flagged.append(bool(found["flags"]))
+                sizes.append(len(found["effects"]))
+    if flagged:
+        report("all samples", {"n": len(flagged), "flagged": sum(flagged), "parts": [min(sizes), max(sizes)]})
+
+
 def main() -> None:
     """Run one of the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "text", "image", "planted"])
-    parser.add_argument("--run", type=Path, help="run folder of a demo, for planted: demo/ and explanations/ in it")
+    parser.add_argument("what", choices=["overhead", "text", "image", "planted", "features"])
+    parser.add_argument("--run", type=Path, help="run folder with explanations/ in it, for planted and features")
+    parser.add_argument("--features", type=int, nargs="+", help="features: these alone")
+    parser.add_argument("--words", nargs="+", default=[], help="features: these words, not the ends of the tables")
     parser.add_argument("--model", type=Path, default=Path("../shared/data/weights/minilm_l6_v2_fp16"))
     parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/sst2_dev.tsv"))
     weights = Path("../shared/data/weights/resnet50_imagenet_decoded_pqf.npz")
@@ -304,6 +329,8 @@ def main() -> None:
     if options.what == "planted":
         truth = json.loads((options.run / "demo" / "truth.json").read_text(encoding="utf-8"))
         (planted_words if "shortcut_word" in truth else planted_patch)(options.run, truth)
+    elif options.what == "features":
+        what_features_read(options.run, options.features, options.words)
     elif options.what == "overhead":
         for n_words, d in ((20, 384), (20, 768), (50, 768)):
             overhead_text(n_words, d, options.samples or 5000)

@@ -69,7 +69,9 @@ class TrainSparse:
     sizes: tuple[int, ...] = option(
         (), "Numbers of units whose networks are kept and refitted (default: 1, 2, 3, 5, 8, 10, 20 ...).", group=_UNITS
     )
-    stop_at: int = option(0, "End when at most so many units are left.", metavar="K", group=_UNITS)
+    stop_at: int = option(
+        0, "End when at most so many units are left; the network of exactly so many is kept.", metavar="K", group=_UNITS
+    )
     penalize: str = option("inputs", "group-lasso: which units.", choices=PENALIZE, group=_UNITS)
     input_units: str = option(
         "auto",
@@ -139,11 +141,16 @@ class TrainSparse:
             raise UsageError(f"--ratio {self.ratio}: the factor between lambdas is above 1 and at most 10")
         if not 0 <= self.l1_share < 1:
             raise UsageError(f"--l1-share {self.l1_share}: a fraction from 0 up to, not with, 1")
-        start = 1.0 if self.lambda_start is None else self.lambda_start
-        if self.epochs < 0 or min(self.lr, start, *self.lambdas) <= 0 or not self.lambdas:
-            raise UsageError("--lr, --lambda-start and --lambdas are above 0, and --epochs is at least 0")
-        if self.stop_at < 0 or min(self.sizes, default=1) < 1:
-            raise UsageError("--stop-at is at least 0, and every one of --sizes at least 1")
+        for name in ("lr", "lambda_start"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: a number above 0")
+        if min(self.lambdas, default=0) <= 0:
+            raise UsageError(f"--lambdas {','.join(f'{lam:g}' for lam in self.lambdas)}: numbers above 0")
+        if min(self.epochs, self.stop_at) < 0:
+            raise UsageError(f"--epochs {self.epochs}, --stop-at {self.stop_at}: at least 0")
+        if min(self.sizes, default=self.stop_at + 1) < max(self.stop_at, 1):
+            least = f"--stop-at {self.stop_at}: the path ends before it" if self.stop_at else "at least 1"
+            raise UsageError(f"--sizes {min(self.sizes)}: {least}")
         unknown = set(self.against) - {*AGAINST, "none"}
         if unknown:
             raise UsageError(f"--against {sorted(unknown)[0]}: known are {', '.join(AGAINST)} and none")

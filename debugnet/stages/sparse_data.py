@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from debugnet.analysis.accuracy import evaluate_scores
+from debugnet.analysis.accuracy import evaluate_scores, row_losses
 from debugnet.backbones.cifar_resnet import CifarResNet
 from debugnet.backbones.cifar_resnet import load as load_cifar
 from debugnet.backbones.devices import resolve_device
@@ -185,6 +185,26 @@ def measure(network: nn.Module, data: SparseData) -> dict[str, dict[str, float]]
         found[name] = {key: value for key, value in metrics.items() if "[" not in key}
         found[name].setdefault("accuracy", metrics.get("r2", np.nan))
     return found
+
+
+def warn_if_untrained(dense: dict[str, dict[str, float]], data: SparseData) -> None:
+    """Say so where the network that a path begins with predicts no better than a constant (a step too large for it)."""
+    split = "val" if "val" in data.batches else "train"
+    y, train = data.batches[split].y.numpy(), data.batches["train"].y.numpy().astype(np.float64)
+    if data.family == "multinomial":
+        share = np.bincount(train.astype(np.int64), minlength=data.n_outputs) / len(train)
+        constant = np.log(np.maximum(share, 1e-12))
+    else:
+        constant = np.reshape(train.mean(axis=0), -1)
+        if data.family == "binomial":
+            constant = np.log(np.clip(constant, 1e-12, 1)) - np.log(np.clip(1 - constant, 1e-12, 1))
+    null = float(row_losses(np.tile(constant, (len(y), 1)), y, data.family).mean())
+    if not dense[split]["loss"] < null:
+        log(
+            f"warning: the network that the path begins with is no better than a constant ({split} loss "
+            f"{dense[split]['loss']:.3g}, constant {null:.3g}): a smaller --lr, or more --epochs",
+            level="warning",
+        )
 
 
 def _standardization(options: TrainSparse, X: np.ndarray, is_image: bool) -> tuple[np.ndarray, np.ndarray]:

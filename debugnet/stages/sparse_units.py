@@ -37,7 +37,7 @@ from debugnet.sparse_training.retraining import relax, retrain
 from debugnet.sparse_training.shrink import chain
 from debugnet.sparse_training.subsets import PathOptions, Subset, UnitPath
 from debugnet.sparse_training.unit_path import UnitPathFitter
-from debugnet.stages.sparse_data import SparseData, measure
+from debugnet.stages.sparse_data import SparseData, measure, warn_if_untrained
 from debugnet.stages.sparse_export import export_small, save_state
 from debugnet.stages.sparse_figures import draw_importance, draw_sizes
 from debugnet.stages.unit_paths import follow
@@ -109,13 +109,15 @@ class UnitProblem:
         return penalties
 
     def sizes(self) -> tuple[int, ...]:
-        """Return the sizes asked for, or the ladder 1, 2, 3, 5, 8, 10, 20, ... up to all units."""
-        if self.options.sizes:
-            if max(self.options.sizes) > self.n_units:
-                raise UsageError(f"--sizes {max(self.options.sizes)}: there are only {self.n_units} units")
-            return self.options.sizes
+        """Return the sizes asked for, or the ladder 1, 2, 3, 5, 8, 10, 20, ... from --stop-at up to all units."""
+        asked, last = self.options.sizes, self.options.stop_at
+        if asked and max(asked) > self.n_units:
+            raise UsageError(f"--sizes {max(asked)}: there are only {self.n_units} units")
+        if last >= self.n_units:
+            raise UsageError(f"--stop-at {last}: there are only {self.n_units} units, so there is no path")
         powers = (10**i for i in range(len(str(self.n_units))))
-        return tuple(s * p for p in powers for s in LADDER if s * p < self.n_units)
+        ladder = {s * p for p in powers for s in LADDER if last <= s * p < self.n_units}
+        return asked or tuple(sorted(ladder | ({last} if last else set())))
 
 
 def _hidden_penalties(model: nn.Module, *, chained_only: bool, **given: Any) -> list[UnitPenalty]:
@@ -160,9 +162,17 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     """Fit the path, keep what was asked for, and compare; returns what ``sparse.json`` holds."""
     options, data = problem.options, problem.data
     fitter, path = _fit(problem, sizes, writer)
+    if options.lambda_start is not None and path.stages and not path.stages[0].n_units:
+        raise UsageError(
+            f"--lambda-start {options.lambda_start:g}: all units leave there at once, in no order that means anything; "
+            "give a smaller one, or none (one is found)"
+        )
     kept = [path.subsets[size] for size in sizes if size in path.subsets and path.subsets[size].state is not None]
     if not kept:
-        raise NotConverged(f"the path ended ({path.status}) before any of the sizes {sizes}: a smaller --lr")
+        asked = ",".join(map(str, sizes))
+        raise NotConverged(
+            f"the path ended ({path.status}) at {fitter.last_alive} units, before all --sizes {asked}: a smaller --lr"
+        )
     masks = {f"size-{size}": np.packbits(subset.mask) for size, subset in sorted(path.subsets.items())}
     np.savez(writer.folder / "masks.npz", allow_pickle=False, n_units=np.array(problem.n_units), **masks)
     importance = _element_importance(path, problem)
@@ -170,6 +180,7 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     rows = [_row(fitter, subset, writer, problem) for subset in kept]
     fitter.trainer.model.load_state_dict(load_file(writer.folder / "networks" / "dense.safetensors"))
     dense = measure(fitter.trainer.model, data)
+    warn_if_untrained(dense, data)
     refits = _refits(problem, kept, writer) if options.refit or options.against else {}
     for row in rows:
         row["refits"] = refits.get(row["size"], {})
@@ -310,11 +321,14 @@ def _result(
 ) -> dict[str, Any]:
     """Assemble the JSON; the size is chosen on validation and its test score looked at once."""
     split = "val" if "val" in data.batches else "train"
-    best = max(row["relaxed"][split]["accuracy"] for row in rows)
+    scores = {row["size"]: row["relaxed"][split]["accuracy"] for row in rows}
+    if not any(map(math.isfinite, scores.values())):
+        raise NotConverged("no network of the path gives a number for every sample: a smaller --lr")
+    best = max(filter(math.isfinite, scores.values()))
     n = len(data.batches[split].y)
     error = math.sqrt(max(best * (1 - best), 0) / n) if data.family != "gaussian" else 0.01
     ascending = sorted(rows, key=lambda row: row["size"])
-    chosen = next(row for row in ascending if row["relaxed"][split]["accuracy"] >= best - error)
+    chosen = next(row for row in ascending if scores[row["size"]] >= best - error)
     summary = {
         "method": options.method,
         "status": path.status,

@@ -25,7 +25,7 @@ from debugnet.sparse_training.weight_path import (
     magnitude_masks,
     support,
 )
-from debugnet.stages.sparse_data import SparseData, measure
+from debugnet.stages.sparse_data import SparseData, measure, warn_if_untrained
 from debugnet.stages.sparse_export import export_small, save_state
 from debugnet.stages.sparse_figures import draw_densities
 
@@ -54,6 +54,7 @@ def train_weights(options: TrainSparse, data: SparseData, network: nn.Module, wr
     )
     job = _Job(options, data, how, writer)
     dense = job.dense(network)
+    warn_if_untrained(dense, data)
     rows: list[dict[str, Any]] = []
     with Progress(len(options.lambdas), "spred", "lambda") as progress:
         for lam in sorted(options.lambdas):
@@ -62,11 +63,14 @@ def train_weights(options: TrainSparse, data: SparseData, network: nn.Module, wr
             except Diverged as error:
                 log(f"diverged at lambda {lam:g} ({error}) at an eighth of the step too: the path ends before it")
                 break
+            if not row["nnz"]:
+                log(f"no weight is left at lambda {lam:g}: the path ends before it")
+                break
             rows.append(row)
             progress.postfix(lam=f"{lam:.3g}", density=f"{row['nnz'] / row['total']:.3f}")
             progress.update()
     if not rows:
-        raise NotConverged(f"spred diverged at the first lambda {min(options.lambdas):g}: a smaller --lr")
+        raise NotConverged(f"nothing is left of the first lambda {min(options.lambdas):g}: a smaller one, or --lr")
     for leftover in writer.folder.glob("training-*.safetensors"):
         leftover.unlink()
     return _result(data, rows, dense, writer.folder)

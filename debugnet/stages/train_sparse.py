@@ -117,7 +117,7 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
     from debugnet.stages.sparse_export import describe_network, export_network
 
     started = time.monotonic()
-    with _clear_out_of_memory(options):
+    with _clear_out_of_memory(options, output):
         data = load_sparse_data(options, spec)
         make_network = network_factory(options, data)
         if options.method == "spred":
@@ -140,26 +140,44 @@ def _make(options: TrainSparse, spec: DataSpec, output: Path, inputs: dict[str, 
 
 
 @contextlib.contextmanager
-def _clear_out_of_memory(options: TrainSparse) -> Iterator[None]:
-    """Say what helps where the device or the machine has no more memory; what was finished stays and resumes."""
+def _clear_out_of_memory(options: TrainSparse, output: Path) -> Iterator[None]:
+    """Say what helps where the device or the machine has no more memory; what was finished stays whole."""
     import torch
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         where = "the device" if isinstance(error, torch.OutOfMemoryError) else "the machine"
+        begun = output.with_name(f"{output.name}.partial")
+        way_out = f" (and --force: {begun} was begun with this one)" if begun.exists() else ""
         raise DeviceError(
-            f"out of memory on {where} with --batch-size {options.batch_size}: a smaller one, or --limit"
+            f"out of memory on {where} with --batch-size {options.batch_size}: a smaller one{way_out}, or --limit"
         ) from error
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's or Python's way to say that memory is at its end (on the CPU torch has no class for it)."""
+    import torch
+
+    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def _train(train: Callable[[BundleWriter], dict[str, Any]], writer: BundleWriter) -> dict[str, Any]:
-    """Train; a run that reached nothing leaves no partial folder in the way of other options."""
+    """Train; a run that ended without a result leaves no partial folder in the way of other options.
+
+    Only one that ran out of memory may have got somewhere: its folder stays if there is anything in it.
+    """
     import shutil
 
     try:
         return train(writer)
-    except NotConverged:
-        if not writer.records and not (writer.folder / "path.safetensors").exists():
+    except (NotConverged, UsageError):
+        shutil.rmtree(writer.folder)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error) and not writer.records and not (writer.folder / "path.safetensors").exists():
             shutil.rmtree(writer.folder)
         raise

@@ -50,6 +50,43 @@ class Hungry(nn.Module):
         return self.layer(x)
 
 
+class Greedy(nn.Module):
+    """Eight features; from the 40th training pass on it asks for more memory than any machine has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.passes = nn.Linear(8, 1), 0
+
+    def forward(self, x):
+        """Outputs (n, 1)."""
+        self.passes += self.training
+        if self.passes >= 40:
+            torch.empty(1 << 55)
+        return self.layer(x)
+
+
+class Exploding(nn.Module):
+    """Eight features; not a number in the training passes from ``first`` up to ``last``."""
+
+    first, last = 200, 10**9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.passes = nn.Linear(8, 1), 0
+
+    def forward(self, x):
+        """Outputs (n, 1)."""
+        self.passes += self.training
+        broken = self.training and self.first <= self.passes < self.last
+        return self.layer(x) * (float("nan") if broken else 1.0)
+
+
+class Hiccup(Exploding):
+    """Not a number in one pass only."""
+
+    last = 201
+
+
 class Normalized(nn.Module):
     """Normalizes its eight features before its first layer: nothing there can be switched off."""
 

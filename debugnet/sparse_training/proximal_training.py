@@ -164,6 +164,7 @@ class ProximalTrainer:
         self.optimizer = optimizer(others) if others else None
         self.steppers = [UnitAdam(lr) for _ in self.penalties]
         self.prox_every, self.amp = prox_every, amp
+        self._parameters = list(model.parameters())
         self._matrices = [p for p in others if p.ndim > 1]
         self.keep: Tensor | None = None
         self.caps: list[float] | None = None
@@ -182,14 +183,14 @@ class ProximalTrainer:
         """:meth:`UnitPenalty.pull` of the gradients as they are, (n_units,)."""
         return torch.cat([penalty.pull(penalty.gradient()) for penalty in self.penalties])
 
-    def hold_norms(self) -> None:
-        """Cap the norm of every weight matrix that is under no penalty at what it is now.
+    def hold_norms(self, growth: float = 1.0) -> None:
+        """Cap the norm of every weight matrix that is under no penalty at ``growth`` times what it is now.
 
         Penalized weights that shrink while a later layer grows leave a ReLU network's outputs as
         they are: without a cap the penalty has no minimizer but the dense network at scale zero,
         and what a path selects depends on how fast the later layers happen to grow.
         """
-        self.caps = [float(torch.linalg.vector_norm(p.detach())) for p in self._matrices]
+        self.caps = [growth * float(torch.linalg.vector_norm(p.detach())) for p in self._matrices]
 
     def drop_others(self) -> None:
         """Set every unit outside ``keep`` to zero."""
@@ -225,8 +226,9 @@ class ProximalTrainer:
         ------
         Diverged
         """
-        self.model.train()
-        for parameter in self.model.parameters():
+        if not self.model.training:
+            self.model.train()
+        for parameter in self._parameters:
             parameter.grad = None
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
             outputs = self.model(x)

@@ -13,11 +13,18 @@ from debugnet.sparse_training.proximal_training import (
     Batches,
     Diverged,
     ProximalTrainer,
+    evaluate,
     full_pull,
     snapshot,
     train_early_stopping,
 )
 from debugnet.sparse_training.subsets import Subset
+
+#: Polishing: steps at most, and those after which it ends without a lower validation loss.
+POLISH_STEPS, POLISH_PATIENCE = 200, 60
+#: Relaxing: steps at most, those after which it ends without a lower validation loss, and how much larger a step is.
+#: A network that a strong penalty has shrunk to almost nothing has a long way back, and on few rows epochs are short.
+RELAX_STEPS, RELAX_PATIENCE, RELAX_LR = 1500, 60, 3.0
 
 
 def certify(trainer: ProximalTrainer, train: Batches, mask: np.ndarray, lam: float) -> tuple[float, int]:
@@ -34,16 +41,14 @@ def polish(
     train: Batches,
     validation: Batches | None,
     family: str,
-    *,
-    max_epochs: int,
-    patience: int,
 ) -> Subset:
-    """Optimize a kept network at its lambda on its own units; the new one is taken where validation agrees."""
+    """Optimize a kept network at its lambda on its own units alone; the new one is taken where validation agrees."""
     _load(trainer, subset)
     subset = replace(subset, state=snapshot(trainer.model))
     try:
+        epochs, patience = _epochs(train, POLISH_STEPS), _epochs(train, POLISH_PATIENCE)
         metrics, _ = train_early_stopping(
-            trainer, train, validation, family, lam=subset.network_lam, max_epochs=max_epochs, patience=patience
+            trainer, train, validation, family, lam=subset.network_lam, max_epochs=epochs, patience=patience
         )
     except Diverged:
         return subset
@@ -61,20 +66,31 @@ def relax(
     train: Batches,
     validation: Batches | None,
     family: str,
-    *,
-    max_epochs: int = 25,
-    patience: int = 4,
 ) -> None:
-    """Load a kept network and train it on without penalty, on its own units: what shrinkage hid comes back."""
+    """Load a kept network and train it on without penalty, on its own units: what shrinkage hid comes back.
+
+    It takes :data:`RELAX_STEPS` at most, or 25 epochs where those are more, and ends where the validation loss was
+    lowest, which may be where it began.
+    """
     _load(trainer, subset)
     before, caps = snapshot(trainer.model), trainer.caps
+    least = math.inf if validation is None else evaluate(trainer.model, validation, trainer.loss, family)["loss"]
     trainer.caps = None  # nothing is to be evaded
+    trainer.scale_lr(RELAX_LR)
+    epochs, patience = max(_epochs(train, RELAX_STEPS), 25), max(_epochs(train, RELAX_PATIENCE), 4)
     try:
-        train_early_stopping(trainer, train, validation, family, max_epochs=max_epochs, patience=patience)
+        metrics, _ = train_early_stopping(trainer, train, validation, family, max_epochs=epochs, patience=patience)
+        if metrics and metrics["loss"] > least:
+            trainer.model.load_state_dict(before)
     except Diverged:
         trainer.model.load_state_dict(before)
     finally:
+        trainer.scale_lr(1 / RELAX_LR)
         trainer.keep, trainer.caps = None, caps
+
+
+def _epochs(train: Batches, steps: int) -> int:
+    return math.ceil(steps / max(len(train), 1))
 
 
 def _load(trainer: ProximalTrainer, subset: Subset) -> None:
@@ -84,6 +100,8 @@ def _load(trainer: ProximalTrainer, subset: Subset) -> None:
     trainer.keep = torch.from_numpy(subset.mask)
     trainer.drop_others()
     trainer.reset()
+    if trainer.optimizer is not None:
+        trainer.optimizer.state.clear()
 
 
 def retrain(

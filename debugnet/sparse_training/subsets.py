@@ -34,9 +34,6 @@ class PathOptions:
         step in lambda.
     sizes : tuple of int
         Subset sizes whose networks are kept (masks are kept for all); all units: the dense network.
-    polish_epochs, polish_patience : int
-        Further training, at its lambda and on its units, of a kept network that no stage ended with;
-        0 for none.
     max_stages : int
         A bound that a healthy path does not meet.
     """
@@ -49,8 +46,6 @@ class PathOptions:
     stop_at: int = 0
     max_drop: float = 0.2
     sizes: tuple[int, ...] = ()
-    polish_epochs: int = 0
-    polish_patience: int = 4
     max_stages: int = 2000
 
 

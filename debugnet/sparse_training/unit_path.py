@@ -26,6 +26,9 @@ from debugnet.sparse_training.proximal_training import (
 from debugnet.sparse_training.retraining import certify, polish
 from debugnet.sparse_training.subsets import STEPS_PER_LAMBDA, PathOptions, Stage, Subset, UnitPath
 
+#: While the validation loss falls to new depths, lambda stays where a stage brings it below this share of the lowest
+#: so far, and later layers may grow by this factor in a stage.
+LEARNING, GROWTH = 0.99, 1.1
 #: Stages that may diverge (each is rolled back, and the step halved) before the path ends.
 MAX_FAILURES = 4
 
@@ -94,14 +97,11 @@ class UnitPathFitter:
             yield stage
 
     def finish(self) -> UnitPath:
-        """Train kept networks that no stage ended with at their lambda, on their own units; returns the path."""
+        """Bring kept networks that no stage ended with to their own units, at their lambda; returns the path."""
         for size in sorted(set(self.options.sizes) & set(self.path.subsets), reverse=True):
             subset = self.path.subsets[size]
-            if subset.state is not None and not subset.settled and self.options.polish_epochs:
-                self.path.subsets[size] = polish(
-                    self.trainer, subset, self.train, self.validation, self.family,
-                    max_epochs=self.options.polish_epochs, patience=self.options.polish_patience,
-                )  # fmt: skip
+            if subset.state is not None and not subset.settled:
+                self.path.subsets[size] = polish(self.trainer, subset, self.train, self.validation, self.family)
         return self.path
 
     def _start(self) -> None:
@@ -123,12 +123,30 @@ class UnitPathFitter:
             self.checkpoint(self)
 
     def _advance(self, stage: Stage) -> None:
+        learning = self._is_learning(stage)
         self.path.stages.append(stage)
         self.done = stage.n_units <= self.options.stop_at
         self.ratio = min(max(self.ratio, 1.01) ** 1.5, self.options.ratio)  # back to the asked-for pace
-        self.lam *= self.ratio
+        self.lam *= 1.0 if learning else self.ratio
         if self.checkpoint:
             self.checkpoint(self)
+
+    def _is_learning(self, stage: Stage) -> bool:
+        """Whether the validation loss is the lowest so far, dense start included; if so, lambda stays.
+
+        Where noise keeps the dense network from learning (XOR among 58 features), the network learns on the path,
+        once the penalty has weakened the noise: it gets the time, and its later layers may grow until then.
+        They are held at their norms in the network of the lowest validation loss.
+        """
+        if self.validation is None:
+            return False
+        losses = [metrics["loss"] for metrics in (self.path.dense, *(s.validation for s in self.path.stages))]
+        lowest, loss = min(losses), stage.validation["loss"]
+        if loss < lowest:
+            self.trainer.hold_norms(GROWTH)
+        elif self.path.stages and lowest == losses[-1]:
+            self.trainer.caps = [cap / GROWTH for cap in self.trainer.caps or ()]
+        return loss < LEARNING * lowest
 
     def _run_stage(self, lam: float) -> Stage:
         loss = math.nan
@@ -163,8 +181,9 @@ class UnitPathFitter:
                 wider = mask.copy()
                 wider[fallen[: size - count]] = True
                 known = self.path.subsets.get(size)
-                if wider.sum() == size and (known is None or (size == count and not known.settled)):
-                    assert self._before is not None
+                assert self._before is not None
+                again = known is not None and size == count and not known.settled and self._before.alive >= size
+                if wider.sum() == size and (known is None or again):
                     state = self._before.state if size in self.options.sizes else None
                     self.path.subsets[size] = Subset(size, lam, wider, state=state, network_lam=lam / self.ratio)
         self.last_alive = count

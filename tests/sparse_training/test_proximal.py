@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from debugnet.sparse_training import proximal
 from debugnet.sparse_training.proximal import hierarchical_prox, sparse_group_prox, survival
 
 
@@ -44,6 +45,19 @@ def test_hierarchical_prox_is_the_minimum(M):
         bi, wi = b[i].numpy(), w[i].numpy()
         assert np.abs(wi).max() <= M * np.linalg.norm(bi) + 1e-12
         assert objective(bi, wi, V[i], U[i], t[i], s) <= best_by_radius(V[i], U[i], t[i], s, M) + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_roots_by_rows_and_by_columns_agree(dtype):
+    """CPU and GPU find the bound of HIER-PROX by loops of their own."""
+    generator = torch.Generator().manual_seed(0)
+    V, U = (torch.randn(200, q, generator=generator, dtype=dtype) for q in (3, 50))
+    magnitude, norm = U.abs(), V.norm(dim=1)
+    threshold = torch.logspace(-3, 2, 200, dtype=dtype)
+    given = magnitude, 2.0 * norm, 2.0 * (norm - threshold), 4.0
+    expected = proximal._bound_columns(*given)
+    assert (expected == 0).any() and (expected > 0).any()
+    torch.testing.assert_close(proximal._hierarchy_bound(*given), expected)
 
 
 def test_no_hierarchy_is_the_group_lasso_and_survival_is_the_boundary():

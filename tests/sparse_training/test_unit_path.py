@@ -19,10 +19,11 @@ from debugnet.sparse_training.proximal_training import (
     evaluate,
     family_loss,
     full_gradient,
+    snapshot,
 )
 from debugnet.sparse_training.readers import InputReader
-from debugnet.sparse_training.retraining import retrain
-from debugnet.sparse_training.subsets import PathOptions
+from debugnet.sparse_training.retraining import relax, retrain
+from debugnet.sparse_training.subsets import PathOptions, Subset
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import UnitPathFitter
 
@@ -40,11 +41,11 @@ def xor_data(n: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return X, (X[:, 0] * X[:, 1] > 0).long()
 
 
-def lassonet_trainer(d: int = 8, seed: int = 0, hierarchy: float = 10.0) -> ProximalTrainer:
+def lassonet_trainer(d: int = 8, seed: int = 0, hierarchy: float = 10.0, lr: float = 5e-3) -> ProximalTrainer:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 2))
     model = LassoNet(network, torch.randn(2, d))
-    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(5e-3), lr=5e-3)
+    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(lr), lr=lr)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def xor_path():
     X, y = xor_data(700, 8, 0)
     train, validation = Batches(X[:500], y[:500], 64), Batches(X[500:], y[500:], 300)
     trainer = lassonet_trainer()
-    options = PathOptions(sizes=(2, 4, 8), dense_epochs=20, ratio=1.5, epochs_per_lambda=1, polish_epochs=8)
+    options = PathOptions(sizes=(2, 4, 8), dense_epochs=20, ratio=1.5, epochs_per_lambda=1)
     fitter = UnitPathFitter(trainer, train, validation, "multinomial", options)
     stages = list(fitter)
     return fitter.finish(), stages, train, validation
@@ -82,6 +83,24 @@ def test_dropped_features_are_certified_at_the_path_point(xor_path):
     assert np.isnan(path.subsets[3].max_violation)  # not asked for: not claimed
 
 
+def test_kept_networks_use_no_unit_outside_their_mask():
+    """Many noise features fall in one stage, so that most sizes are only passed: lambda rises in great leaps."""
+    X, y = xor_data(300, 20, 0)
+    train, validation = Batches(X[:200], y[:200], 100), Batches(X[200:], y[200:], 300)
+    trainer = lassonet_trainer(20)
+    options = PathOptions(sizes=tuple(range(1, 20)), dense_epochs=5, ratio=3.0, epochs_per_lambda=1, max_drop=1.0)
+    fitter = UnitPathFitter(trainer, train, validation, "multinomial", options)
+    list(fitter)
+    path = fitter.finish()
+    assert any(not path.subsets[size].settled for size in options.sizes)
+    for size in options.sizes:
+        subset = path.subsets[size]
+        trainer.model.load_state_dict(subset.state)
+        assert not (trainer.alive().numpy() & ~subset.mask).any()
+        if not subset.settled:
+            assert subset.validation["loss"] > 0 and np.isfinite(subset.polished_violation)
+
+
 def test_refit_on_the_mask_beats_random_masks(xor_path):
     path, _, train, validation = xor_path
     kept, metrics = retrain(
@@ -108,6 +127,28 @@ def test_later_layers_cannot_grow_to_evade_the_penalty(xor_path):
             trainer.epoch(train, 0.05)
         norms[held] = float(matrix.norm()) / start
     assert norms[True] <= 1 + 1e-5 < 1.02 < norms[False]
+
+
+def test_relaxing_ends_where_the_linear_layer_does():
+    """A network that the penalty has shrunk to nearly nothing, on 500 rows (5 steps an epoch), made linear again."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    X = torch.randn(700, 8, generator=torch.Generator().manual_seed(0))
+    y = (X[:, 0] + X[:, 1] - X[:, 2] + torch.randn(700, generator=torch.Generator().manual_seed(1)) > 0).long()
+    train, validation = Batches(X[:500], y[:500], 100), Batches(X[500:], y[500:], 200)
+    trainer = lassonet_trainer(lr=1e-3)
+    mask = np.arange(8) < 3
+    for penalty in trainer.penalties:
+        penalty.assign(penalty.current() * 1e-3)
+    steps = [stepper.lr for stepper in trainer.steppers]
+    relax(trainer, Subset(3, 1.0, mask, state=snapshot(trainer.model)), train, validation, "multinomial")
+    loss = evaluate(trainer.model, train, trainer.loss, "multinomial")["loss"]
+    linear = LogisticRegression(C=1e6).fit(X[:500, :3].numpy(), y[:500].numpy())
+    exact = log_loss(y[:500].numpy(), linear.predict_proba(X[:500, :3].numpy()))
+    assert loss < 1.02 * exact < 0.9 * np.log(2)
+    assert set(np.flatnonzero(trainer.alive())) == {0, 1, 2}
+    assert [stepper.lr for stepper in trainer.steppers] == pytest.approx(steps)
 
 
 def lasso_problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +226,7 @@ def test_hidden_units_vanish_with_their_bias_and_normalization():
 
 def test_a_killed_path_goes_on_to_the_same_end(tmp_path):
     X, y = xor_data(200, 5, 1)
-    options = PathOptions(sizes=(2,), dense_epochs=2, ratio=2.0, epochs_per_lambda=1, polish_epochs=2)
+    options = PathOptions(sizes=(2,), dense_epochs=2, ratio=2.0, epochs_per_lambda=1)
 
     def fitter() -> UnitPathFitter:
         return UnitPathFitter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from debugnet import interrupts
-from debugnet.artifacts.bundle import BundleWriter, load_arrays
+from debugnet.artifacts.bundle import BundleWriter
 from debugnet.errors import InputError, NotConverged, UsageError
-from debugnet.progress import Progress
 from debugnet.recipes.train_sparse import TrainSparse
-from debugnet.sparse_training import baselines
 from debugnet.sparse_training.lassonet import LassoNet
 from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.penalties import (
@@ -40,11 +39,13 @@ from debugnet.sparse_training.unit_path import UnitPathFitter
 from debugnet.stages.sparse_data import SparseData, measure, warn_if_untrained
 from debugnet.stages.sparse_export import export_small, save_state
 from debugnet.stages.sparse_figures import draw_importance, draw_sizes
+from debugnet.stages.sparse_refits import refit_all
 from debugnet.stages.unit_paths import follow
 
 LADDER = (1, 2, 3, 5, 8)
-#: Two-sided 95% of Student's t for 1, 2, ... degrees of freedom.
-_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+#: Networks trained anew beside the path's own where hidden units are chosen: two in five of them find a planted
+#: network of three units, which training on from the path does for one in ten.
+RESTARTS = 5
 
 
 class UnitProblem:
@@ -181,7 +182,7 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     fitter.trainer.model.load_state_dict(load_file(writer.folder / "networks" / "dense.safetensors"))
     dense = measure(fitter.trainer.model, data)
     warn_if_untrained(dense, data)
-    refits = _refits(problem, kept, writer) if options.refit or options.against else {}
+    refits = refit_all(problem, kept, writer) if options.refit or options.against else {}
     for row in rows:
         row["refits"] = refits.get(row["size"], {})
     draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image)
@@ -229,7 +230,7 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
         "polished_violation": subset.polished_violation,
         "metrics": keep("size"),
     }
-    relax(fitter.trainer, subset, fitter.train, fitter.validation, fitter.family)
+    row["restarts"] = _relax(fitter, subset, problem)
     row["relaxed"] = keep("relaxed")
     if problem.options.shrink:
         X = problem.data.batches["train"].X
@@ -238,69 +239,35 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
     return row
 
 
-def _refits(
-    problem: UnitProblem, kept: list[Subset], writer: BundleWriter
-) -> dict[int, dict[str, dict[str, dict[str, float]]]]:
-    """Retrain the plain network on every selection of every size, over seeds; finished ones are on the disk."""
-    options = problem.options
-    orders = _orders(problem, writer)
-    names, seeds = (options.method, *options.against), range(options.seeds)
-    jobs = [(subset, name, seed) for subset in kept for name in names for seed in seeds]
-    with Progress(len(jobs), "refits", "network") as progress:
-        for subset, name, seed in jobs:
-            key = f"refit/{subset.size}/{name}/{seed}"
-            if key not in writer:
-                mask = subset.mask
-                if name != options.method:
-                    order = baselines.random_order(problem.n_units, seed) if name == "random" else orders[name]
-                    mask = baselines.top_mask(order, subset.size)
-                writer.add(key, _refit(problem, mask, options.seed + seed))
-            progress.update()
-            interrupts.check()
-    found: dict[int, dict[str, dict[str, dict[str, float]]]] = {}
-    for subset, name, _ in jobs[:: options.seeds]:
-        scores = [writer.records[f"refit/{subset.size}/{name}/{seed}"] for seed in range(options.seeds)]
-        found.setdefault(subset.size, {})[name] = {
-            split: _interval([score[split] for score in scores]) for split in problem.data.batches
-        }
-    return found
+def _relax(fitter: UnitPathFitter, subset: Subset, problem: UnitProblem) -> dict[str, int]:
+    """Leave the size's relaxed network in the fitter: trained on from the path, or anew where validation prefers it.
 
-
-def _orders(problem: UnitProblem, writer: BundleWriter) -> dict[str, np.ndarray]:
-    X, y = problem.data.flat("train")
-    found = {}
-    make = {"anova": baselines.anova_order, "linear": baselines.linear_order}
-    for name in problem.options.against:
-        key = f"order/{name}"
-        if name != "random" and key not in writer:
-            writer.add(key, None, {"order": make[name](X, y, problem.data.family, problem.unit_of)})
-        if name != "random":
-            found[name] = load_arrays(writer.folder, key)["order"]
-    return found
-
-
-def _refit(problem: UnitProblem, mask: np.ndarray, seed: int) -> dict[str, float]:
-    """Score (accuracy, or R2) of one retrained network on every split; NaN where it diverged."""
-    data = problem.data
-    try:
-        trainer, _ = retrain(
-            lambda: problem.trainer(seed), mask, data.batches["train"], data.batches.get("val"), data.family,
-            max_epochs=problem.options.epochs or 100,
-        )  # fmt: skip
-    except Diverged:
-        return dict.fromkeys(data.batches, math.nan)
-    return {n: evaluate(trainer.model, b, trainer.loss, data.family)["accuracy"] for n, b in data.batches.items()}
-
-
-def _interval(values: list[float | None]) -> dict[str, float]:
-    """Mean and half width of its 95% interval over seeds (NaN for one seed)."""
-    known = np.array([v for v in values if v is not None and math.isfinite(v)])
-    if not len(known):
-        return {"mean": math.nan, "half_width": math.nan, "n": 0}
-    half = math.nan
-    if len(known) > 1:
-        half = (_T[len(known) - 2] if len(known) <= 10 else 1.96) * float(known.std(ddof=1)) / math.sqrt(len(known))
-    return {"mean": float(known.mean()), "half_width": half, "n": len(known)}
+    Returns
+    -------
+    dict
+        ``n`` networks were trained anew, ``taken``: which one of them (0: the path's own).
+    """
+    options, trainer, family = problem.options, fitter.trainer, fitter.family
+    relax(trainer, subset, fitter.train, fitter.validation, family)
+    n = options.restarts
+    if n is None:
+        n = RESTARTS if options.penalize != "inputs" and options.epochs else 0
+    judge = fitter.validation or fitter.train
+    best, taken = evaluate(trainer.model, judge, trainer.loss, family)["loss"] if n else math.nan, 0
+    for i in range(1, n + 1):
+        try:
+            other, _ = retrain(
+                functools.partial(problem.trainer, options.seed + 1000 * i), subset.mask, fitter.train,
+                fitter.validation, family, max_epochs=options.epochs or 100,
+            )  # fmt: skip
+        except Diverged:
+            continue
+        loss = evaluate(other.model, judge, other.loss, family)["loss"]
+        if loss < best or not math.isfinite(best):
+            best, taken = loss, i
+            trainer.model.load_state_dict(other.model.state_dict())
+        interrupts.check()
+    return {"n": n, "taken": taken}
 
 
 def _element_importance(path: UnitPath, problem: UnitProblem) -> np.ndarray:

@@ -56,7 +56,8 @@ def run(options: Stability, *, force: bool = False) -> Result:
     head, store = load_head(options.head), load_features(inputs["features"]["path"])
     missing = [key for key in ("lam", "l1_ratio", "penalty") if head.meta.get(key) is None]
     if missing:
-        raise UsageError(f"{options.head} does not say its {', '.join(missing)}: it was not selected from a path")
+        why = "it was not selected from a path of layers (fit-path)"
+        raise UsageError(f"{options.head} does not say its {', '.join(missing)}: {why}")
     if options.bootstrap < max(2, len(options.l1_ratios)):
         raise UsageError(f"--bootstrap {options.bootstrap} is too few; draw 2 resamples or more, and one for each mix")
     by_mix = _count(head, store, options)

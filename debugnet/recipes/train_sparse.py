@@ -134,7 +134,11 @@ class TrainSparse:
     lr: float = option(1e-3, "Step size.", group=_TRAINING)
     seeds: int = option(3, "Repetitions of the refits and the random selections.", metavar="N", group=_TRAINING)
     seed: int = option(0, "Seed of the split, the path and the first refit.", group=_TRAINING)
-    amp: bool = option(False, "Forward passes in bfloat16 (GPU).", group=_TRAINING)
+    amp: bool = option(
+        False,
+        "Training passes in bfloat16, for GPUs; weights, proximal steps, scores and certificates stay in float32.",
+        group=_TRAINING,
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", group=_TRAINING, in_key=False)
     threads: int | None = option(None, "CPU threads (default: all).", metavar="N", group=_TRAINING, in_key=False)
 

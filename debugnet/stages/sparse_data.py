@@ -104,6 +104,8 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
         }  # grey: three equal inputs would share one role
     mean, inverse = _standardization(options, arrays["train"][0], is_image)
     family, device = FAMILY[loaded.task], resolve_device(options.device)
+    if options.amp:
+        _check_amp(device)
     y = arrays["train"][1]
     shift, spread = (y.mean(axis=0), max(float(y.std()), 1e-12)) if family == "gaussian" else (0.0, 1.0)
     batches = {}
@@ -117,6 +119,13 @@ def load_sparse_data(options: TrainSparse, spec: DataSpec) -> SparseData:
     return SparseData(
         batches, family, loaded.task, loaded.class_names, n_outputs, mean[0], scale[0], target_mean, spread, is_image
     )
+
+
+def _check_amp(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UsageError(f"--amp: {torch.cuda.get_device_name(device)} has no bfloat16; leave it out")
+    if device.type == "cpu":
+        log("--amp is for GPUs: on a CPU bfloat16 gains nothing, and small networks lose by it")
 
 
 def _arrays(split: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from debugnet.artifacts.bundle import read_json
+from debugnet.errors import UsageError
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training.baselines import random_order, top_mask
-from debugnet.stages import train_sparse
+from debugnet.stages import sparse_data, train_sparse
 
 FAST = {"epochs": 12, "epochs_per_lambda": 1, "batch_size": 64, "lr": 5e-3, "ratio": 1.5, "threads": 1}
 
@@ -66,9 +67,7 @@ def test_restarts_take_the_better_network_by_validation(narrow_file, tmp_path):
     )
     assert alone["stages"] == several["stages"]
     for one, best in zip(alone["rows"], several["rows"], strict=True):
-        assert (
-            one["restarts"] == {"n": 0, "taken": 0} and best["restarts"]["n"] == 5
-        )  # the default here
+        assert one["restarts"] == {"n": 0, "taken": 0} and best["restarts"]["n"] == 5  # the default here
         before, after = (row["relaxed"]["val"]["loss"] for row in (one, best))
         assert after < before if best["restarts"]["taken"] else after == before
         assert one["metrics"] == best["metrics"]
@@ -140,13 +139,14 @@ class Watching(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["lassonet", "group-lasso", "spred"])
-def test_amp_is_for_training_passes_alone(method, xor_file, tmp_path):
+def test_amp_is_for_training_passes_alone(method, xor_file, tmp_path, capsys):
     """They run in bfloat16; weights, proximal steps, scores and certificates stay in float32: the same inputs win."""
     from safetensors.torch import load_file
 
     Watching.seen = set()
     more = {"sizes": (), "lambdas": (3e-3,), "epochs_per_lambda": 4} if method == "spred" else {}
     result, found = run(xor_file, tmp_path, method, f"python:{__name__}:Watching", amp=True, epochs=25, **more)
+    assert "--amp is for GPUs" in capsys.readouterr().err
     assert (True, torch.bfloat16) in Watching.seen and (False, torch.float32) in Watching.seen
     assert (False, torch.bfloat16) not in Watching.seen
     for file in (result.path / "networks").iterdir():
@@ -156,3 +156,13 @@ def test_amp_is_for_training_passes_alone(method, xor_file, tmp_path):
     if method != "spred":
         with np.load(result.path / "masks.npz") as masks:
             assert set(np.flatnonzero(np.unpackbits(masks["size-2"], count=8))) == {0, 1}
+
+
+def test_amp_on_a_gpu_without_bfloat16_is_refused(xor_file, tmp_path, monkeypatch):
+    """The answer of the driver is put in: no such GPU is at hand."""
+    monkeypatch.setattr(sparse_data, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    with pytest.raises(UsageError, match="--amp: Old GPU has no bfloat16; leave it out"):
+        run(xor_file, tmp_path, amp=True)
+    assert not list(tmp_path.glob("sparse*"))

@@ -35,7 +35,7 @@ class ExplanationBundle:
     ----------
     path : Path
     index : dict
-        ``index.json``: modality, methods, options, counts, and ``features`` with the classes
+        ``index.json``: modality, methods, summary, and ``features`` with the classes
         that use each and its sides.
     """
 

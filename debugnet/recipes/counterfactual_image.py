@@ -27,6 +27,8 @@ class CounterfactualImage:
     """
 
     produces: ClassVar[str] = "counterfactuals"
+    #: 2: the pattern is cut from the explained image also where other images are changed (--split).
+    revision: ClassVar[int] = 2
 
     head: Path = argument("The head folder, or - to read its path from stdin.")
     output: Path | None = option(

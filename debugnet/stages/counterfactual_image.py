@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debugnet.artifacts.provenance import check_output, collect, input_reference
-from debugnet.errors import InputError, UsageError
+from debugnet.errors import InputError, StaleArtifact, UsageError
 from debugnet.progress import track
 from debugnet.recipes.counterfactual_image import CounterfactualImage
 from debugnet.stages.inputs import find_input
@@ -140,6 +140,7 @@ def _from_prototype(
     import numpy as np
 
     from debugnet.artifacts.explanation_bundle import load_explanations
+    from debugnet.artifacts.provenance import read_provenance
     from debugnet.counterfactual.image import superpixel_mask
     from debugnet.stages.subject import load_subject
 
@@ -152,10 +153,16 @@ def _from_prototype(
             f"{options.prototype} asks for another; run debugnet explain with --methods prototypes,lime"
         )
     record = records[options.prototype]
-    split = bundle.index["options"]["split"] if "options" in bundle.index else options.split
+    split, row = read_provenance(explanations).options.get("split", "val"), int(record["row"])
+    ids = evaluation.store.split(split).ids
+    if row >= len(ids) or ids[row] != record["sample_id"]:
+        raise StaleArtifact(
+            f"{explanations} explains {record['sample_id']} as row {row} of {split}, where {evaluation.store.path} has "
+            "another sample: explain this head again (debugnet explain --force)"
+        )
     subject = load_subject(evaluation.store, split, device=options.device)
     mask = superpixel_mask(bundle.segments(record), np.array(record["effects"]), options.superpixels)
-    pattern = subject.image(int(record["row"])).astype(np.float32) / 255
+    pattern = subject.image(row).astype(np.float32) / 255
     return pattern, mask, f"feature {options.feature} in {record['sample_id']}"
 
 
@@ -250,9 +257,12 @@ def _draw(
     examples: list[tuple[np.ndarray, np.ndarray, dict[str, Any]]],
 ) -> None:
     import numpy as np
+    from PIL import Image
 
     from debugnet.report.figures import drawing, label
 
+    pixels = np.concatenate([experiment.pattern, experiment.mask[..., None]], axis=2)
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(folder / "pattern.png")  # --pattern takes it again
     cut = experiment.mask[..., None] * experiment.pattern + (1 - experiment.mask[..., None])
     columns = max(len(examples), 1)
     with drawing(folder, "examples", 1.0 + 1.7 * (columns + 1), 4.0) as figure:

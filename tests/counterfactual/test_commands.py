@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from debugnet.artifacts.bundle import read_json
+from debugnet.artifacts.explanation_bundle import load_explanations
 from debugnet.errors import InputError, UsageError
 from debugnet.recipes.bias import Bias
 from debugnet.recipes.counterfactual_image import CounterfactualImage
@@ -117,6 +118,25 @@ def test_a_planted_patch_flips_to_its_class_and_noise_does_not(picture_head, pic
         counterfactual_image.run(replace(harmless, output=tmp_path / "s", pattern=small))
     resized = replace(harmless, output=tmp_path / "r", pattern=small, resize_mask=True)
     assert counterfactual_image.run(resized).summary["flip"]["n"] == report["flip"]["n"]
+
+
+def test_the_pattern_is_cut_from_the_explained_image(picture_head, pictures, tmp_path):  # noqa: F811
+    options = CounterfactualImage(
+        picture_head, output=tmp_path / "c", explanations=pictures, feature=0, superpixels=4, split="test", device="cpu"
+    )
+    report = counterfactual_image.run(options).summary
+    record = load_explanations(pictures).records(0, "positive", "lime")[0]
+    assert record["sample_id"] in report["pattern"]
+    image = np.load(picture_head.parent / "data.npz")["x_train"][int(record["sample_id"].rpartition(":")[2])]
+    pattern = np.asarray(Image.open(tmp_path / "c" / "pattern.png"))
+    inside = pattern[..., 3] == 255
+    assert inside.any() and not inside.all()
+    np.testing.assert_array_equal(pattern[inside, :3], image[inside])
+    again = CounterfactualImage(
+        picture_head, output=tmp_path / "d", pattern=tmp_path / "c" / "pattern.png", target="1", split="test",
+        device="cpu",
+    )  # fmt: skip
+    assert counterfactual_image.run(again).summary["flip"] == report["flip"]
 
 
 @pytest.mark.parametrize(

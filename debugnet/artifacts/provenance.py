@@ -341,7 +341,8 @@ def describe_difference(found: Provenance, wanted: Provenance) -> str:
             same = name in {*found.defaults, *wanted.defaults}
         if not same:
             before, now = (_brief(m.options[name]) if name in m.options else "unset" for m in (found, wanted))
-            differences.append(f"{name} {before} instead of {now}")
+            said = "another revision of the command" if name == "revision" else f"{name} {before} instead of {now}"
+            differences.append(said)
     for role in sorted({*found.inputs, *wanted.inputs}):
         old, new = found.inputs.get(role), wanted.inputs.get(role)
         if old is None or new is None or (old["kind"], old["digest"]) != (new["kind"], new["digest"]):

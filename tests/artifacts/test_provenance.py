@@ -142,7 +142,7 @@ def test_a_new_revision_of_the_options_is_a_change(tmp_path: Path) -> None:
         revision: ClassVar[int] = 2
 
     out = bundle(tmp_path / "out", "analysis", "x", INPUTS, Options("f"))
-    with pytest.raises(OutputExists, match="revision unset instead of 2"):
+    with pytest.raises(OutputExists, match="another revision of the command"):
         check_output(out, "analysis", Revised("f"), INPUTS)
     assert artifact_key("analysis", Revised("f"), INPUTS) != artifact_key("analysis", Options("f"), INPUTS)
     bundle(tmp_path / "new", "analysis", "x", INPUTS, Revised("f"))

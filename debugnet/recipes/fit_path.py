@@ -100,7 +100,10 @@ class FitPath:
         "lassonet: numbers of features of the points (default: a ladder 1, 2, 3, 5, 8, 10, 15, 20, 30, 50 ...).",
         group=_OTHER,
     )
-    stop_at: int = option(0, "lassonet: end when at most this many features are left.", metavar="K", group=_OTHER)
+    stop_at: int = option(
+        0, "lassonet: end when at most this many features are left; exactly so many are a point of the path.",
+        metavar="K", group=_OTHER,
+    )  # fmt: skip
     hierarchy: float = option(
         10.0, "lassonet: M; a feature's network weights are at most M times its linear ones.", metavar="M", group=_OTHER
     )

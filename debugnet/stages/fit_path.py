@@ -130,6 +130,8 @@ def _check_other_methods(options: FitPath, method: str) -> None:
         raise UsageError(f"--extend does not go with --method {method}: its path is trained as a whole")
     if method in ("spred", "lassonet") and (options.ranks is not None or launched()):
         raise UsageError(f"--method {method} trains in one process: drop --ranks or torchrun")
+    if method == "spred" and options.nonnegative:
+        raise UsageError("--method spred knows no sign constraints: drop --nonnegative")
     if method == "spred" and (options.lambda_zero or 0 in (options.lambdas or ()) or options.lam == 0):
         raise UsageError("--method spred has no lambda 0: without weight decay a product of factors is no penalty")
     if method != "lassonet":
@@ -144,8 +146,13 @@ def _check_other_methods(options: FitPath, method: str) -> None:
         raise UsageError(f"--hierarchy {options.hierarchy}: M is a finite number above 0 (10 is usual)")
     if not 1 < options.ratio <= 10:
         raise UsageError(f"--ratio {options.ratio}: the factor between lambdas is above 1, at most 10 (1.1 is usual)")
-    if options.stop_at < 0 or min(options.sizes or (1,)) < 1 or min(options.hidden or (1,)) < 1 or options.lr <= 0:
-        raise UsageError("--stop-at is at least 0, every one of --sizes and --hidden at least 1, and --lr above 0")
+    if options.lr <= 0 or options.stop_at < 0:
+        raise UsageError(f"--lr {options.lr:g} --stop-at {options.stop_at}: a step above 0, and at least 0 features")
+    if min(options.hidden or (1,)) < 1:
+        raise UsageError(f"--hidden {min(options.hidden)}: at least 1")
+    if min(options.sizes or (options.stop_at + 1,)) < max(options.stop_at, 1):
+        least = f"--stop-at {options.stop_at}: the path ends before it" if options.stop_at else "at least 1"
+        raise UsageError(f"--sizes {min(options.sizes or ())}: {least}")
 
 
 def _is_there(output: Path, options: FitPath, inputs: dict[str, dict[str, str]], force: bool) -> bool:

@@ -70,6 +70,10 @@ def fit(
         raise InputError(f"{options.features} has no usable train row: nothing can be fitted")
     if options.patience is not None and "val" not in splits:
         raise UsageError(f"--patience needs validation rows, and {options.features} has none")
+    if options.method == "lassonet":
+        from debugnet.stages.fit_subsets import wanted_sizes
+
+        wanted_sizes(options, store.n_features)  # refused before anything is trained
     with limited_threads(options.threads):
         problem = _prepare(options, store, splits, output, ranks)  # first: what is refused leaves nothing behind
         if not ranks.leads:

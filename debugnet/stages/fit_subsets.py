@@ -19,7 +19,7 @@ import torch
 from debugnet import interrupts
 from debugnet.artifacts.feature_store import FeatureStore
 from debugnet.artifacts.path_store import PathWriter
-from debugnet.errors import InputError
+from debugnet.errors import InputError, UsageError
 from debugnet.glm.options import make_options
 from debugnet.glm.path import PathFit
 from debugnet.progress import Progress
@@ -87,11 +87,22 @@ def fill_subsets(
 
 
 def wanted_sizes(options: FitPath, n_features: int) -> tuple[int, ...]:
-    """The sizes asked for, or the ladder 1, 2, 3, 5, 8, 10, 20, ... below the number of features."""
+    """The sizes asked for, or the ladder 1, 2, 3, 5, 8, 10, 20, ... from --stop-at up to all features.
+
+    Raises
+    ------
+    UsageError
+        There are not so many features.
+    """
+    last = options.stop_at
+    for name, most in (("sizes", max(options.sizes or (0,))), ("stop-at", last + 1 if last else 0)):
+        if most > n_features:
+            raise UsageError(f"--{name} {most - (name == 'stop-at')}: there are only {n_features} features")
     if options.sizes is not None:
         return tuple(sorted(set(options.sizes)))
     powers = (10**i for i in range(len(str(n_features))))
-    return tuple(step * power for power in powers for step in LADDER if step * power < n_features)
+    ladder = {step * power for power in powers for step in LADDER if last <= step * power < n_features}
+    return tuple(sorted(ladder | ({last} if last else set())))
 
 
 def _data(

@@ -99,6 +99,15 @@ def test_select_and_analyze_take_the_lassonet_path(lassonet_path, tmp_path):
     assert fit_path.run(again).reused
 
 
+def test_stop_at_keeps_exactly_so_many(store, tmp_path):
+    fitted = FitPath(
+        store, tmp_path / "path.h5", method="lassonet", stop_at=4, hidden=(8,), epochs=8, ratio=2.0, batch_size=64,
+        lr=1e-2, threads=1,
+    )  # fmt: skip
+    path = load_path(fit_path.run(fitted).path)
+    assert path.meta["lassonet"]["sizes"][0] == 4 and len(np.flatnonzero(path.weight(0).any(axis=0))) <= 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -108,9 +117,15 @@ def test_select_and_analyze_take_the_lassonet_path(lassonet_path, tmp_path):
         ({"method": "lassonet", "hierarchy": 0.0}, "--hierarchy 0.0"),
         ({"method": "lassonet", "ratio": 1.0}, "--ratio 1.0"),
         ({"method": "spred", "extend": True}, "--extend"),
+        ({"method": "lassonet", "sizes": (3, 500)}, "--sizes 500: there are only"),
+        ({"method": "lassonet", "stop_at": 500}, "--stop-at 500: there are only"),
+        ({"method": "lassonet", "sizes": (2, 5), "stop_at": 3}, "--sizes 2: --stop-at 3: the path ends before it"),
+        ({"method": "lassonet", "sizes": (0,)}, "--sizes 0: at least 1"),
+        ({"method": "lassonet", "hidden": (8, 0)}, "--hidden 0"),
+        ({"method": "lassonet", "lr": 0.0}, "--lr 0"),
     ],
 )
 def test_bad_options_leave_nothing(store, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         fit_path.run(FitPath(store, tmp_path / "path.h5", **options))
-    assert not (tmp_path / "path.h5").exists()
+    assert not list(tmp_path.iterdir())

@@ -173,11 +173,6 @@ def _warnings(material: Material, home: dict[str, Any]) -> list[str]:
         names = ("feature " if len(suspects) == 1 else "features ") + ", ".join(map(str, suspects[:6]))
         where = material.diagnosis["split"]  # type: ignore[index]
         found.append(f"Under suspicion: the layer leans on {names} more than {where} bears out (see Errors).")
-    suspects = [row["feature"] for row in (material.diagnosis or {}).get("suspects", ()) if row["suspect"]]
-    if suspects:
-        names = ("feature " if len(suspects) == 1 else "features ") + ", ".join(map(str, suspects[:6]))
-        where = material.diagnosis["split"]  # type: ignore[index]
-        found.append(f"Under suspicion: the layer leans on {names} more than {where} bears out (see Errors).")
     never = (material.diagnosis or {}).get("never_predicted") or []
     if never:
         found.append(f"Never predicted on {material.diagnosis['split']}: {', '.join(map(str, never[:6]))}.")  # type: ignore[index]

@@ -87,6 +87,10 @@ def test_the_content_holds_what_the_artefacts_hold(made, picture_run):
     assert content["home"]["accuracy"]["value"] == pytest.approx(diagnosis["accuracy"]["value"], abs=1e-3)
     assert [e["name"] for e in content["edits"]] == ["head_without_3"] == [c["name"] for c in content["compare"]]
     assert content["counterfactuals"][0]["kind"] == "image" and content["pairs"] is not None
+    suspects = [str(row["feature"]) for row in diagnosis["suspects"] if row["suspect"]]
+    named = [w for w in content["home"]["warnings"] if w.startswith("Under suspicion")]
+    assert len(named) == bool(suspects) and all(number in named[0] for number in suspects[:6])
+    assert len(set(content["home"]["warnings"])) == len(content["home"]["warnings"])
     wrong = [e for e in content["examples"] if not e["right"]]
     assert len(wrong) == min(diagnosis["errors"], 8) and all("picture" in e for e in content["examples"])
     for i in range(len(content["examples"])):  # every sum is exact, and right when compared with the layer

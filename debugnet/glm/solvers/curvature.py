@@ -119,7 +119,8 @@ class CurvatureBlock:
         columns, n = self.cache.rows, len(self._samples)
         sizes = len(ka), len(ka if kb is None else kb)
         out = np.zeros(sizes)
-        chunk = max(256, CHUNK_BYTES // (columns.itemsize * max(*sizes, 1)), min(sizes) // 2)  # the sum is read each time
+        # Of a large matrix more rows at once: each chunk reads and writes all of it.
+        chunk = max(256, CHUNK_BYTES // (columns.itemsize * max(*sizes, 1)), min(sizes) // 2)
         same = self._same_output(ka, ka if kb is None else kb) if self.coupled else []
         ones = np.zeros(max(sizes), dtype=np.int64)
         for start in range(0, n, chunk):

@@ -156,6 +156,25 @@ def test_an_own_network_on_a_table_of_numbers(planted, tmp_path):
         verify_bundle(tmp_path / name)
 
 
+def test_pixels_of_an_own_convolutional_network(tmp_path):
+    """A gate in front, batch normalization inside, code of one's own: the decisions are those that were trained."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    X = rng.integers(60, 190, (400, 3, 3, 3)).astype(np.uint8)
+    X[..., 1] = np.where(y[:, None, None] > 0, 150, 100) + rng.integers(-40, 40, (400, 3, 3))
+    data = tmp_path / "images.npz"
+    np.savez(data, x_train=X[:300], y_train=y[:300], x_test=X[300:], y_test=y[300:])
+    more = {"task": "auto", "input_units": "gate", "sizes": (6,), "stop_at": 6, "ratio": 2.0, "lambda_start": 0.01}
+    sparse = regression(data, tmp_path, f"{NETWORKS}convolutional", epochs=5, **more)
+    head = load_head(select.run(Select(sparse, index=0)).path)
+    row = read_json(sparse / "sparse.json")["rows"][0]
+    for split in ("train", "val", "test"):
+        trained, chosen = row["relaxed"][split], head.meta["metrics"][split]
+        assert chosen["accuracy"] == trained["accuracy"] and chosen["loss"] == pytest.approx(trained["loss"], rel=1e-3)
+    assert head.meta["network"]["direct_inputs"] == 27
+    assert (head.weight[:, -27:] != 0).any(axis=0).sum() == 6  # theta of the pixels that are left
+
+
 def test_changed_data_is_noticed(planted, tmp_path):
     data = tmp_path / "values.npz"
     shutil.copy(planted, data)

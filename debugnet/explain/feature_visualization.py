@@ -79,10 +79,10 @@ class FourierImage:
         return torch.sigmoid(torch.einsum("rc,nchw->nrhw", self.mix, planes))
 
 
-def transform_randomly(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift (up to 12 pixels of 224), turn (10 degrees) and scale (10 %) each image, on a grey ground."""
+def transform_randomly(images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Shift (up to 12 pixels of 224), turn (10 degrees) and scale (10 %) each image by its generator, on grey."""
     n = len(images)
-    shift, angle, zoom = (torch.rand(n, k, generator=generator) * 2 - 1 for k in (2, 1, 1))
+    shift, angle, zoom = (2 * torch.stack([torch.rand(4, generator=g) for g in generators]) - 1).split((2, 1, 1), 1)
     angle, zoom = torch.deg2rad(10 * angle[:, 0]), 1 / (1 + 0.1 * zoom[:, 0])
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
     theta = torch.cat([rotation * zoom[:, None, None], (shift * 2 * 12 / _REFERENCE_SIDE)[:, :, None]], dim=2)
@@ -117,7 +117,7 @@ def visualize_features(
     parametrization : str
         "fourier", with decorrelated colours and random transformations, or "pixel".
     seed : int
-        Each unit's start derives from it and the unit, not from the batch.
+        What is random for a unit derives from it and the unit, not from the batch.
     device : str or torch.device
     learning_rate : float
         Adam's for "fourier"; for "pixel" 20 times it is the l2 length of a step at 224 pixels.
@@ -167,12 +167,12 @@ def _ascend_fourier(
 ) -> tuple[Tensor, np.ndarray]:
     canvas = FourierImage(seeds, side, device)
     _leave_flat_ground(objective, canvas, seeds)
-    generator = torch.Generator().manual_seed(seeds[0])
+    generators = [torch.Generator().manual_seed(seed + 100) for seed in seeds]  # clear of the starts' seeds
     optimizer = torch.optim.Adam([canvas.parameters], lr=learning_rate)
     driven = np.zeros(len(seeds), dtype=bool)
     for _ in range(steps):
         optimizer.zero_grad()
-        (-objective(transform_randomly(canvas.images(), generator)).sum()).backward()
+        (-objective(transform_randomly(canvas.images(), generators)).sum()).backward()
         assert canvas.parameters.grad is not None
         driven |= (canvas.parameters.grad.abs().amax(dim=(1, 2, 3, 4)) > 0).cpu().numpy()
         optimizer.step()

@@ -55,6 +55,14 @@ def test_the_percentile_is_of_the_data_and_below_the_median_is_failed():
     assert beaten.percentile == 0 and "within the data" in beaten.failed
 
 
+def test_a_unit_looks_the_same_whatever_stands_beside_it():
+    (alone,) = visualize_features(features, [(1, "positive")], side=32, steps=5)
+    beside = visualize_features(features, [(0, "negative"), (1, "positive"), (3, "positive")], side=32, steps=5)[1]
+    assert np.abs(alone.image.astype(int) - beside.image).max() <= 1  # sums in another order
+    other = visualize_features(features, [(1, "positive")], side=32, steps=5, seed=1)[0]
+    assert np.abs(alone.image.astype(int) - other.image).max() > 1
+
+
 def test_the_same_seed_gives_the_same_image_and_nothing_global_is_touched():
     state = torch.random.get_rng_state()
     first, second = (visualize_features(features, [(0, "positive")], side=32, steps=5, seed=4)[0] for _ in range(2))

@@ -105,9 +105,9 @@ def _make_tasks(options: StudyMake, inputs: dict[str, dict[str, str]]) -> list[t
         made = tasks.make_misclassification(fixable, features, limit=options.limit, seed=options.seed)
     if not made:
         why = {
-            "simulation": "no class has a feature that speaks for it",
-            "pairs": "no two classes share a feature",
-            "misclassification": "no error is repaired by turning one feature off",
+            "simulation": "no class has a feature that speaks for it: choose a less sparse layer (select --drop)",
+            "pairs": "no two classes share a feature: choose a less sparse layer (select --drop)",
+            "misclassification": "turning one feature off repairs no error: diagnose a split with more (--split)",
         }
         raise UsageError(f"{options.head}: there is nothing to ask, since {why[options.kind]}")
     return made

@@ -213,7 +213,7 @@ class UnitPathFitter:
         A unit leaves when the loss no longer holds it against lambda, so a thousandth of what the
         strongest unit is held with at zero is a lambda at which the path is still dense.
         """
-        saved = [penalty.current() for penalty in self.trainer.penalties]
+        saved = [penalty.current().clone() for penalty in self.trainer.penalties]  # rows can be views of the weights
         for penalty, rows in zip(self.trainer.penalties, saved, strict=True):
             penalty.assign(torch.zeros_like(rows))
         pull = full_pull(self.trainer, self.train)

@@ -122,6 +122,24 @@ def test_lambdas_of_spred_ascend_whatever_their_order(xor_file, tmp_path):
     assert found["rows"][0]["nnz"] > found["rows"][1]["nnz"] > 0
 
 
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("lassonet", {}),
+        ("lassonet", {"input_units": "gate"}),
+        ("group-lasso", {}),
+        ("group-lasso", {"input_units": "gate"}),
+        ("group-lasso", {"penalize": "both"}),
+        ("group-lasso", {"penalize": "hidden"}),
+    ],
+)
+def test_the_path_begins_with_the_dense_network(method, more, xor_file, tmp_path):
+    """Finding the first lambda looks at a network at zero; the path goes on from the trained one."""
+    _, found = run(xor_file, tmp_path, method, sizes=(7,), stop_at=7, ratio=3.0, restarts=0, epochs=15, **more)
+    assert found["summary"]["dense"]["train"]["loss"] < 0.63  # log 2 = 0.69 where weights are zero
+    assert found["stages"][0][2] < 0.63
+
+
 class Watching(nn.Module):
     """Remembers in which precision its layer computed, in training and out of it."""
 

@@ -26,29 +26,26 @@ def anova_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray) 
     unit_of : ndarray (d,), int64
         Unit of every feature.
     """
-    from sklearn.feature_selection import f_classif, f_regression
-
-    score = f_regression if family == "gaussian" else f_classif
-    columns = y.reshape(len(y), -1).T if y.ndim == 2 else [y]
-    with np.errstate(all="ignore"):
-        scores = sum(np.nan_to_num(score(X, column)[0], posinf=1e30) for column in columns)
-    return _by_best(np.asarray(scores), unit_of)
+    return _by_best(_f_statistic(X, y, family), unit_of)
 
 
 def linear_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray, *, n_lambdas: int = 50) -> np.ndarray:
     """Units in the order in which the group lasso lets them in (``debugnet.glm``, rows of a linear layer).
 
-    Ties, and units that never enter, go by the size of their weights at the path's end, then by
-    their correlation with what is left: by the gradient there is nothing cheaper.
+    Ties go by the size of their weights; units that never enter, by their F statistic (:func:`anova_order`).  The path
+    ends at a thousandth of the largest lambda, or at a hundredth where features outnumber rows (as in glmnet: what
+    enters later is noise, and takes most of the time).
     """
-    d = X.shape[1]
+    n, d = X.shape
     entry, size = np.zeros(d), np.zeros(d)
     options = {"family": family, "penalty": "group_lasso", "l1_ratio": 1.0, "tol": 1e-4, "n_lambdas": n_lambdas}
-    for point in iter_path(X, y, lambda_min_ratio=1e-3, **options):
+    for point in iter_path(X, y, lambda_min_ratio=1e-3 if n > d else 1e-2, **options):
         norms = np.linalg.norm(point.weight, axis=0)
         entry = np.where((entry == 0) & (norms > 0), point.lam, entry)
         size = np.maximum(size, norms)
-    return _by_best(entry + 1e-9 * size / max(size.max(), 1e-300), unit_of)
+    statistic = _f_statistic(X, y, family)
+    ties = 1e-9 * size / max(size.max(), 1e-300) + 1e-15 * statistic / max(statistic.max(), 1e-300)
+    return _by_best(entry / max(entry.max(), 1e-300) + ties, unit_of)
 
 
 def top_mask(order: np.ndarray, size: int) -> np.ndarray:
@@ -56,6 +53,15 @@ def top_mask(order: np.ndarray, size: int) -> np.ndarray:
     mask = np.zeros(len(order), dtype=bool)
     mask[order[:size]] = True
     return mask
+
+
+def _f_statistic(X: np.ndarray, y: np.ndarray, family: str) -> np.ndarray:
+    from sklearn.feature_selection import f_classif, f_regression
+
+    score = f_regression if family == "gaussian" else f_classif
+    columns = y.reshape(len(y), -1).T if y.ndim == 2 else [y]
+    with np.errstate(all="ignore"):
+        return np.asarray(sum(np.nan_to_num(score(X, column)[0], posinf=1e30) for column in columns))
 
 
 def _by_best(scores: np.ndarray, unit_of: np.ndarray) -> np.ndarray:

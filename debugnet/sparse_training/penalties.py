@@ -73,7 +73,7 @@ class UnitPenalty(ABC):
 
     def alive(self, rows: Tensor | None = None) -> Tensor:
         """Units with a non-zero row, (n_units,) bool."""
-        return torch.linalg.vector_norm(self.current() if rows is None else rows, ord=float("inf"), dim=1) > 0
+        return (self.current() if rows is None else rows).any(dim=1)
 
 
 class LassoNetPenalty(UnitPenalty):

@@ -57,52 +57,66 @@ def hierarchical_prox(
     -------
     (b, w) : Tensors (g, p), (g, q)
     """
+    if direction is None:
+        direction = torch.zeros_like(V[:1])
+        direction[:, 0] = 1.0
+    given = [torch.as_tensor(t, dtype=V.dtype, device=V.device).expand(len(V)) for t in (threshold, l1_threshold)]
+    if V.device.type != "cpu":
+        return _prox_tensors(V, U, *given, hierarchy, direction)
+    kept = torch.empty_like(V), torch.empty_like(U)
+    arrays = [t.numpy() for t in (V, U, *given, direction.expand_as(V), *kept)]
+    _prox_rows(*arrays, float(hierarchy))
+    return kept
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def _prox_rows(V, U, threshold, l1, direction, B, W, M):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """HIER-PROX row by row into B and W: a root that is found costs nothing more."""
+    for g in range(V.shape[0]):
+        square = 0.0
+        for i in range(V.shape[1]):
+            square += V[g, i] * V[g, i]
+        norm = np.sqrt(square)
+        offset = M * (norm - threshold[g])
+        first, bound, trial = True, 0.0, M * norm
+        while M > 0:
+            excess, count = 0.0, 0
+            for i in range(U.shape[1]):
+                over = abs(U[g, i]) - l1[g] - trial
+                if over > 0:
+                    excess += over
+                    count += 1
+            raised = trial + (offset + M * M * excess - trial) / (1 + M * M * count)
+            if first:  # the first step may come from the right of the root
+                raised, first = max(raised, offset, 0.0), False
+            elif not raised > bound * (1 + 1e-12):
+                break
+            bound = trial = raised
+        length = bound / M if M > 0 else max(norm - threshold[g], 0.0)
+        for i in range(V.shape[1]):
+            B[g, i] = length * (V[g, i] / norm if norm > 0 else direction[g, i])
+        for i in range(U.shape[1]):
+            magnitude = min(max(abs(U[g, i]) - l1[g], 0.0), bound)
+            W[g, i] = magnitude if U[g, i] > 0 else -magnitude
+
+
+def _prox_tensors(
+    V: Tensor, U: Tensor, threshold: Tensor, l1_threshold: Tensor, hierarchy: float, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """HIER-PROX by whole tensors, for a GPU."""
     norm = torch.linalg.vector_norm(V, dim=1)
-    magnitude = (U.abs() - _column(l1_threshold)).clamp(min=0)
+    magnitude = (U.abs() - l1_threshold[:, None]).clamp(min=0)
     if not hierarchy:
         length, bound = (norm - threshold).clamp(min=0), torch.zeros_like(norm)
     else:
         bound = _hierarchy_bound(magnitude, hierarchy * norm, hierarchy * (norm - threshold), hierarchy**2)
         length = bound / hierarchy
-    if direction is None:
-        direction = torch.zeros_like(V)
-        direction[:, 0] = 1.0
     unit = torch.where(norm[:, None] > 0, V / norm[:, None].clamp(min=torch.finfo(V.dtype).tiny), direction)
     return length[:, None] * unit, U.sign() * torch.minimum(magnitude, bound[:, None])
 
 
 def _hierarchy_bound(magnitude: Tensor, start: Tensor, offset: Tensor, square: float) -> Tensor:
     """Root (g,) of ``c - square * sum_i (a_i - c)_+ - offset``, not below 0, for every row a of ``magnitude``."""
-    if magnitude.device.type == "cpu":
-        bound = torch.empty_like(offset)
-        _bound_rows(magnitude.numpy(), start.numpy(), offset.numpy(), square, bound.numpy())
-        return bound
-    return _bound_columns(magnitude, start, offset, square)
-
-
-@njit(cache=True, nogil=True)
-def _bound_rows(magnitude, start, offset, square, bound):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Roots row by row; one that is found costs nothing more."""
-    for g in range(magnitude.shape[0]):
-        c = -np.inf
-        trial = start[g]
-        while True:
-            excess, count = 0.0, 0
-            for i in range(magnitude.shape[1]):
-                if magnitude[g, i] > trial:
-                    excess += magnitude[g, i] - trial
-                    count += 1
-            raised = trial + (offset[g] + square * excess - trial) / (1 + square * count)
-            if c == -np.inf:  # the first step may come from the right of the root
-                raised = max(raised, offset[g], 0.0)
-            elif not raised > c * (1 + 1e-12):
-                break
-            c = trial = raised
-        bound[g] = c
-
-
-def _bound_columns(magnitude: Tensor, start: Tensor, offset: Tensor, square: float) -> Tensor:
-    """The same by whole tensors, for a GPU."""
 
     def newton(bound: Tensor) -> Tensor:
         excess = (magnitude - bound[:, None]).relu_()

@@ -142,6 +142,8 @@ class ProximalTrainer:
     ----------
     keep : Tensor or None
         Units that may be non-zero, (n_units,) bool; None for all.
+    living : Tensor
+        Units with a non-zero row after the last step, (n_units,) bool.
     caps : list of float or None
         Largest norm of every weight matrix without a penalty (:meth:`hold_norms`).
     """
@@ -169,6 +171,7 @@ class ProximalTrainer:
         self.keep: Tensor | None = None
         self.caps: list[float] | None = None
         self._count = 0
+        self.living = self.alive()
 
     @property
     def n_units(self) -> int:
@@ -242,6 +245,7 @@ class ProximalTrainer:
         if self.caps is not None:
             self._cap()
         self._count += 1
+        living = []
         threshold = lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
         for penalty, stepper, keep in zip(self.penalties, self.steppers, self._kept(), strict=True):
             rows, step = stepper.step(penalty.current(), penalty.gradient())
@@ -250,6 +254,8 @@ class ProximalTrainer:
             if keep is not None:
                 rows = rows * keep[:, None]
             penalty.assign(rows)
+            living.append(penalty.alive(rows))
+        self.living = torch.cat(living) if living else self.living
         return loss
 
     @torch.no_grad()

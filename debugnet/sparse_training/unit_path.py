@@ -164,7 +164,7 @@ class UnitPathFitter:
 
     def _note_deaths(self, lam: float) -> None:
         """Store the mask of every size that this step reached or jumped over, until a stage ends with that size."""
-        alive = self.trainer.alive()
+        alive = self.trainer.living
         count = int(alive.sum())
         if count == self.last_alive:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from debugnet import interrupts
 from debugnet.artifacts.bundle import BundleWriter
 from debugnet.errors import InputError, NotConverged, UsageError
 from debugnet.recipes.train_sparse import TrainSparse
@@ -26,13 +24,11 @@ from debugnet.sparse_training.penalties import (
     UnitPenalty,
 )
 from debugnet.sparse_training.proximal_training import (
-    Diverged,
     ProximalTrainer,
-    evaluate,
     family_loss,
 )
 from debugnet.sparse_training.readers import InputReader
-from debugnet.sparse_training.retraining import relax, retrain
+from debugnet.sparse_training.retraining import relax
 from debugnet.sparse_training.shrink import chain
 from debugnet.sparse_training.subsets import PathOptions, Subset, UnitPath
 from debugnet.sparse_training.unit_path import UnitPathFitter
@@ -43,9 +39,6 @@ from debugnet.stages.sparse_refits import refit_all
 from debugnet.stages.unit_paths import follow
 
 LADDER = (1, 2, 3, 5, 8)
-#: Networks trained anew beside the path's own where hidden units are chosen: two in five of them find a planted
-#: network of three units, which training on from the path does for one in ten.
-RESTARTS = 5
 
 
 class UnitProblem:
@@ -230,44 +223,13 @@ def _row(fitter: UnitPathFitter, subset: Subset, writer: BundleWriter, problem: 
         "polished_violation": subset.polished_violation,
         "metrics": keep("size"),
     }
-    row["restarts"] = _relax(fitter, subset, problem)
+    relax(fitter.trainer, subset, fitter.train, fitter.validation, fitter.family)
     row["relaxed"] = keep("relaxed")
     if problem.options.shrink:
         X = problem.data.batches["train"].X
         assert isinstance(X, Tensor)
         row["shrunk"] = export_small(model, X[:256], folder / f"small-{subset.size}")
     return row
-
-
-def _relax(fitter: UnitPathFitter, subset: Subset, problem: UnitProblem) -> dict[str, int]:
-    """Leave the size's relaxed network in the fitter: trained on from the path, or anew where validation prefers it.
-
-    Returns
-    -------
-    dict
-        ``n`` networks were trained anew, ``taken``: which one of them (0: the path's own).
-    """
-    options, trainer, family = problem.options, fitter.trainer, fitter.family
-    relax(trainer, subset, fitter.train, fitter.validation, family)
-    n = options.restarts
-    if n is None:
-        n = RESTARTS if options.penalize != "inputs" and options.epochs else 0
-    judge = fitter.validation or fitter.train
-    best, taken = evaluate(trainer.model, judge, trainer.loss, family)["loss"] if n else math.nan, 0
-    for i in range(1, n + 1):
-        try:
-            other, _ = retrain(
-                functools.partial(problem.trainer, options.seed + 1000 * i), subset.mask, fitter.train,
-                fitter.validation, family, max_epochs=options.epochs or 100,
-            )  # fmt: skip
-        except Diverged:
-            continue
-        loss = evaluate(other.model, judge, other.loss, family)["loss"]
-        if loss < best or not math.isfinite(best):
-            best, taken = loss, i
-            trainer.model.load_state_dict(other.model.state_dict())
-        interrupts.check()
-    return {"n": n, "taken": taken}
 
 
 def _element_importance(path: UnitPath, problem: UnitProblem) -> np.ndarray:

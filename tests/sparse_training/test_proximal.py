@@ -47,17 +47,20 @@ def test_hierarchical_prox_is_the_minimum(M):
         assert objective(bi, wi, V[i], U[i], t[i], s) <= best_by_radius(V[i], U[i], t[i], s, M) + 1e-6
 
 
+@pytest.mark.parametrize("M", [0.0, 0.5, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_roots_by_rows_and_by_columns_agree(dtype):
-    """CPU and GPU find the bound of HIER-PROX by loops of their own."""
+def test_prox_by_rows_and_by_tensors_agree(dtype, M):
+    """CPU and GPU have code of their own."""
     generator = torch.Generator().manual_seed(0)
     V, U = (torch.randn(200, q, generator=generator, dtype=dtype) for q in (3, 50))
-    magnitude, norm = U.abs(), V.norm(dim=1)
-    threshold = torch.logspace(-3, 2, 200, dtype=dtype)
-    given = magnitude, 2.0 * norm, 2.0 * (norm - threshold), 4.0
-    expected = proximal._bound_columns(*given)
-    assert (expected == 0).any() and (expected > 0).any()
-    torch.testing.assert_close(proximal._hierarchy_bound(*given), expected)
+    V[:3], U[3:6] = 0, 0
+    direction = torch.nn.functional.normalize(torch.ones_like(V), dim=1)
+    threshold, l1 = torch.logspace(-3, 2, 200, dtype=dtype).flip(0), torch.full((200,), 0.1, dtype=dtype)
+    expected = proximal._prox_tensors(V, U, threshold, l1, M, direction)
+    assert (expected[0] == 0).all(dim=1).any() and (expected[0] != 0).any()
+    found = hierarchical_prox(V, U, threshold, M, l1_threshold=l1, direction=direction)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_no_hierarchy_is_the_group_lasso_and_survival_is_the_boundary():

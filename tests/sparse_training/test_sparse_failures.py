@@ -78,7 +78,6 @@ def test_one_line_and_nothing_left(method, network, more, error, message, values
         ({"lambdas": (1e-3, -2.0)}, "--lambdas 0.001,-2: numbers above 0"),
         ({"lambdas": ()}, "--lambdas : numbers above 0"),
         ({"epochs": -1}, "--epochs -1"),
-        ({"restarts": -1}, "--restarts -1: at least 0"),
         ({"sizes": (0, 3)}, "--sizes 0: at least 1"),
         ({"sizes": (3, 6), "stop_at": 5}, "--sizes 3: --stop-at 5: the path ends before it"),
         ({"hierarchy": float("inf")}, "--hierarchy inf: M is a finite number"),

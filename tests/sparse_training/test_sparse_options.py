@@ -47,37 +47,9 @@ def test_refit_retrains_the_plain_network_on_what_was_kept(xor_file, tmp_path):
     assert "lassonet refit" in found["text"] and "±" in found["text"]
 
 
-@pytest.fixture(scope="module")
-def narrow_file(tmp_path_factory) -> Path:
-    """Three ReLU units of three inputs out of five: training so few hidden units gets stuck."""
-    rng = np.random.default_rng(1)
-    X = rng.normal(size=(800, 5)).astype(np.float32)
-    directions = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    y = np.maximum(X[:, :3] @ directions + 0.3, 0) @ np.array([1.0, -1.0, 1.0]) + 0.05 * rng.normal(size=800)
-    path = tmp_path_factory.mktemp("data") / "narrow.npz"
-    np.savez(path, x_train=X[:600], y_train=y[:600], x_test=X[600:], y_test=y[600:])
-    return path
-
-
-def test_restarts_take_the_better_network_by_validation(narrow_file, tmp_path):
-    """The path and what it keeps are the same; the relaxed network of a size is the best of several, and said to be."""
-    more = {"penalize": "both", "sizes": (6, 7), "task": "regression", "lr": 0.02, "epochs": 30, "epochs_per_lambda": 2}
-    alone, several = (
-        run(narrow_file, tmp_path / str(n), "group-lasso", "mlp:8", restarts=n, **more)[1] for n in (0, None)
-    )
-    assert alone["stages"] == several["stages"]
-    for one, best in zip(alone["rows"], several["rows"], strict=True):
-        assert one["restarts"] == {"n": 0, "taken": 0} and best["restarts"]["n"] == 5  # the default here
-        before, after = (row["relaxed"]["val"]["loss"] for row in (one, best))
-        assert after < before if best["restarts"]["taken"] else after == before
-        assert one["metrics"] == best["metrics"]
-    assert max(row["restarts"]["taken"] for row in several["rows"]) > 0
-
-
 def test_without_refit_nothing_is_retrained(xor_file, tmp_path):
     _, found = run(xor_file, tmp_path)
-    assert found["rows"][0]["refits"] == {} and found["rows"][0]["restarts"] == {"n": 0, "taken": 0}
-    assert "refit" not in found["text"].splitlines()[0]
+    assert found["rows"][0]["refits"] == {} and "refit" not in found["text"].splitlines()[0]
 
 
 def test_against_random_is_as_many_other_inputs_in_every_seed(xor_file, tmp_path):
@@ -135,7 +107,7 @@ def test_lambdas_of_spred_ascend_whatever_their_order(xor_file, tmp_path):
 )
 def test_the_path_begins_with_the_dense_network(method, more, xor_file, tmp_path):
     """Finding the first lambda looks at a network at zero; the path goes on from the trained one."""
-    _, found = run(xor_file, tmp_path, method, sizes=(7,), stop_at=7, ratio=3.0, restarts=0, epochs=15, **more)
+    _, found = run(xor_file, tmp_path, method, sizes=(7,), stop_at=7, ratio=3.0, epochs=15, **more)
     assert found["summary"]["dense"]["train"]["loss"] < 0.63  # log 2 = 0.69 where weights are zero
     assert found["stages"][0][2] < 0.63
 

@@ -96,13 +96,6 @@ class TrainSparse:
     against: tuple[str, ...] = option(
         ("random", "anova", "linear"), "Selections refitted beside (random, anova, linear, or none).", group=_UNITS
     )
-    restarts: int | None = option(
-        None,
-        "Networks trained anew on each of --sizes; the best of them and of the path's own on validation is the relaxed "
-        "one (default: 5 where hidden units go, because narrow networks get stuck; else 0).",
-        metavar="N",
-        group=_UNITS,
-    )
     shrink: bool = option(
         False, "group-lasso, and spred with --structure: export physically smaller networks.", group=_TRAINING
     )
@@ -157,8 +150,8 @@ class TrainSparse:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name):g}: a number above 0")
         if min(self.lambdas, default=0) <= 0:
             raise UsageError(f"--lambdas {','.join(f'{lam:g}' for lam in self.lambdas)}: numbers above 0")
-        for name in ("epochs", "stop_at", "restarts"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
+        for name in ("epochs", "stop_at"):
+            if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 0")
         if min(self.sizes, default=self.stop_at + 1) < max(self.stop_at, 1):
             least = f"--stop-at {self.stop_at}: the path ends before it" if self.stop_at else "at least 1"

@@ -4,8 +4,8 @@
 
 ``fit-path --method lassonet`` over seeds (network and minibatches; the splits are the store's) gives the subsets, the
 linear layer on each, and theta'x + network on the same features, at its lambda and trained on without penalty.
-``fit-path --method group-lasso`` gives subsets of its own, the linear layer is fitted again on each.  All linear layers
-are at the smallest lambda of one grid.  Accuracy on test, or on val where there is no test split.
+``fit-path --method group-lasso`` lets features in one by one; a linear layer is fitted again on the first of them.
+All linear layers are at the smallest lambda of one grid.  Accuracy on test, or on val where there is no test split.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ def compare(features: Path, seeds: int, batch_size: int) -> dict[str, Any]:
             for name, metric in names.items():
                 for k, value in zip(path.meta["lassonet"]["sizes"], path.metrics[scored][metric], strict=True):
                     found[name][k].append(float(value))
-    used = [np.flatnonzero(group.weight(i).any(axis=0)) for i in range(len(group))]
-    # The last point with at most k features: between two points several may enter.
-    chosen = {k: max((columns for columns in used if len(columns) <= k), key=len) for k in sizes}
-    found["group_size"] = {k: len(columns) for k, columns in chosen.items()}
-    lam = path.meta["lassonet"]["refit_lam"]
-    found["group"] = {k: _linear_layer(store, scored, columns, lam) for k, columns in chosen.items()}
+    order, lam = _entry_order(group), path.meta["lassonet"]["refit_lam"]
+    found["group"] = {k: _linear_layer(store, scored, order[:k], lam) for k in sizes}
     return found
+
+
+def _entry_order(path: RegularizationPath) -> np.ndarray:
+    """Features as they come in, those of one point by their weights there."""
+    norms = np.array([np.linalg.norm(path.weight(i), axis=0) for i in range(len(path))])
+    first = np.where(norms.any(axis=0), (norms > 0).argmax(axis=0), len(path) - 1)
+    return np.lexsort((-norms[first, np.arange(norms.shape[1])], first))
 
 
 def _fitted(features: Path, output: Path, **options: Any) -> tuple[RegularizationPath, float]:
@@ -84,7 +87,7 @@ def table(found: dict[str, Any]) -> str:
     for k, group in found["group"].items():
         linear, relaxed, network = (np.array(found[name][k]) for name in ("linear", "relaxed", "network"))
         cells = [_cell(values) for values in (linear, relaxed, network, relaxed - linear)]
-        lines.append(f"| {k} | {group:.3f} ({found['group_size'][k]}) | " + " | ".join(cells) + " |")
+        lines.append(f"| {k} | {group:.3f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -60,12 +60,11 @@ def hierarchical_prox(
     if direction is None:
         direction = torch.zeros_like(V[:1])
         direction[:, 0] = 1.0
-    given = [torch.as_tensor(t, dtype=V.dtype, device=V.device).expand(len(V)) for t in (threshold, l1_threshold)]
+    group, l1 = (torch.as_tensor(t, dtype=V.dtype, device=V.device).expand(len(V)) for t in (threshold, l1_threshold))
     if V.device.type != "cpu":
-        return _prox_tensors(V, U, *given, hierarchy, direction)
+        return _prox_tensors(V, U, group, l1, hierarchy, direction)
     kept = torch.empty_like(V), torch.empty_like(U)
-    arrays = [t.numpy() for t in (V, U, *given, direction.expand_as(V), *kept)]
-    _prox_rows(*arrays, float(hierarchy))
+    _prox_rows(*(t.numpy() for t in (V, U, group, l1, direction.expand_as(V), *kept)), float(hierarchy))
     return kept
 
 

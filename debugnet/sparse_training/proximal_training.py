@@ -171,7 +171,7 @@ class ProximalTrainer:
         self.keep: Tensor | None = None
         self.caps: list[float] | None = None
         self._count = 0
-        self.living = self.alive()
+        self.living = torch.ones(self.n_units, dtype=torch.bool)
 
     @property
     def n_units(self) -> int:

@@ -29,7 +29,9 @@ def refit_all(
     options = problem.options
     orders = _orders(problem, writer)
     names, seeds = (options.method, *options.against), range(options.seeds)
-    jobs = [(subset, name, seed) for subset in kept for name in names for seed in seeds]
+    # Of all units every selection is the same.
+    pairs = [(subset, name) for subset in kept for name in (names[:1] if subset.mask.all() else names)]
+    jobs = [(subset, name, seed) for subset, name in pairs for seed in seeds]
     with Progress(len(jobs), "refits", "network") as progress:
         for subset, name, seed in jobs:
             key = f"refit/{subset.size}/{name}/{seed}"
@@ -44,9 +46,8 @@ def refit_all(
     found: dict[int, dict[str, dict[str, dict[str, float]]]] = {}
     for subset, name, _ in jobs[:: options.seeds]:
         scores = [writer.records[f"refit/{subset.size}/{name}/{seed}"] for seed in range(options.seeds)]
-        found.setdefault(subset.size, {})[name] = {
-            split: _interval([score[split] for score in scores]) for split in problem.data.batches
-        }
+        interval = {split: _interval([score[split] for score in scores]) for split in problem.data.batches}
+        found.setdefault(subset.size, {}).update(dict.fromkeys(names if subset.mask.all() else [name], interval))
     return found
 
 

@@ -151,6 +151,14 @@ def test_relaxing_ends_where_the_linear_layer_does():
     assert [stepper.lr for stepper in trainer.steppers] == pytest.approx(steps)
 
 
+def test_a_trainer_without_penalties_trains_an_ordinary_network():
+    X, y = xor_data(200, 4, 0)
+    network = nn.Linear(4, 2)
+    trainer = ProximalTrainer(network, [], family_loss("multinomial"), optimizer=adam(5e-2))
+    losses = [trainer.epoch(Batches(X, (X[:, 0] > 0).long(), 50), 0.0) for _ in range(10)]
+    assert losses[-1] < 0.5 * losses[0] and not len(trainer.living)
+
+
 def lasso_problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(200, 8))

@@ -233,8 +233,7 @@ class PathFit:
             if p.monitor.met or p.solution.status == "diverged":
                 return
             began = time.perf_counter()
-            if p.solution.status != "max_iterations":  # that one needs time, not a smaller tolerance
-                tol /= 10
+            tol /= 10
             monitor = PathMonitor(self, p.lam, tol, p.monitor.certificate)
             again = solver.solve(p.lam, p.solution.weight, p.solution.bias, monitor)
             p.epochs += p.solution.n_epochs

@@ -9,7 +9,7 @@ import torch
 from debugnet.errors import UsageError
 from debugnet.glm import fit_path
 from debugnet.glm.design import Design, as_tensor
-from debugnet.glm.solvers import prox_newton
+from debugnet.glm.solvers import columns, prox_newton
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.quadratic import StaleFactor, penalized_gap, solve_quadratic
@@ -59,6 +59,20 @@ def test_per_class_blocks_reach_the_same_path(monkeypatch):
     blocks, _ = both(X.astype(np.float32), y, family=family)
     assert set(blocks.status) == {"converged"} and blocks.duality_gap.max() <= 1e-7
     np.testing.assert_allclose(blocks.objective, whole.objective, atol=2e-7 * whole.meta["null_objective"])
+
+
+@pytest.mark.parametrize("penalty", ["elastic_net", "group_lasso"])
+def test_columns_beyond_their_budget_are_read_from_the_features(monkeypatch, penalty):
+    X, y, family = make_problem("multinomial", n=300, d=20, K=4)
+    options = {"family": family, "penalty": penalty, "n_lambdas": 8, "lambda_min_ratio": 0.01, "tol": 1e-7}
+    for dtype in (np.float16, np.float32, np.float64):
+        kept = fit_path(X.astype(dtype), y, **options)
+        with monkeypatch.context() as patched:
+            patched.setattr(columns, "BUDGET_BYTES", 8 * 300 * 5)
+            patched.setattr(columns, "BUDGET_SHARE", 0)
+            read = fit_path(X.astype(dtype), y, **options)
+        assert set(read.status) == {"converged"} and kept.meta["solver"] == read.meta["solver"] != "fista"
+        np.testing.assert_allclose(read.objective, kept.objective, atol=2e-7 * kept.meta["null_objective"])
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -118,39 +132,47 @@ def test_auto_says_what_it_took_and_why():
         fit_path(X, y, family=family, penalty="group_lasso", solver="prox-newton")
 
 
-@pytest.fixture
-def cache():
-    """Cache over 40 rows, 7 features."""
+@pytest.fixture(params=["kept", "read"])
+def cache(request, monkeypatch):
+    """Cache over 40 rows, 7 features: the columns kept, or read from X."""
+    if request.param == "read":
+        monkeypatch.setattr(columns, "BUDGET_BYTES", 0)
+        monkeypatch.setattr(columns, "BUDGET_SHARE", 0)
     rng = np.random.default_rng(2)
     X = rng.normal(2, 3, size=(40, 7))
     return ColumnCache(Design(as_tensor(X), X.mean(0), 1 / X.std(0)), np.float64), (X - X.mean(0)) / X.std(0)
 
 
 def test_cache_gathers_standardized_columns_once(cache):
-    columns, standardized = cache
-    columns.add(np.array([5, 2]))
-    columns.add(np.array([2, 0]))
-    assert columns.features.tolist() == [-1, 5, 2, 0]
-    np.testing.assert_allclose(columns.rows[1:], standardized[:, [5, 2, 0]].T, atol=1e-12)
-    residual = np.random.default_rng(0).normal(size=(3, 40))
-    np.testing.assert_allclose(columns.gradient(residual)[:, 1:], residual @ standardized[:, [5, 2, 0]], atol=1e-10)
-    residual -= residual.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(columns.full_gradient(residual), residual @ standardized, atol=1e-10)
+    held, standardized = cache
+    held.add(np.array([5, 2]))
+    held.add(np.array([2, 0]))
+    assert held.features.tolist() == [-1, 5, 2, 0]
+    plain = np.column_stack([np.ones(40), standardized[:, [5, 2, 0]]])
+    rng = np.random.default_rng(0)
+    residual, weight = rng.normal(size=(3, 40)), rng.normal(size=(3, 4))
+    np.testing.assert_allclose(held.gradient(residual), residual @ plain, atol=1e-10)
+    np.testing.assert_allclose(held.scores(weight), weight @ plain.T, atol=1e-10)
+    residual = residual - residual.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(held.full_gradient(residual), residual @ standardized, atol=1e-10)
+    samples, index, factor = np.array([1, 4, 6, 30, 33]), np.array([2, 0]), rng.normal(size=(1, 5))
+    found = held.scaled(index, samples, factor, np.array([0, 0]), 1, 4)
+    np.testing.assert_allclose(found, (plain[samples[1:4]][:, index] * factor[0, 1:4, None]).T, atol=1e-10)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_curvature_is_the_hessian_also_where_it_grew(cache, weighted):
     """Rebuilt or extended, against the sum over rows of (diag p - pp') x xx'."""
-    columns, _ = cache
-    columns.add(np.arange(7))
+    held, standardized = cache
+    held.add(np.arange(7))
     rng = np.random.default_rng(3)
     p = rng.dirichlet(np.ones(3), size=40).T.copy()
     weight = rng.uniform(0.5, 2, 40) if weighted else None
     k, c = (a.ravel() for a in np.meshgrid(np.arange(3), np.arange(5), indexing="ij"))
-    block = CurvatureBlock(columns, coupled=True)
+    block = CurvatureBlock(held, coupled=True)
     block.rebuild(k[:9], c[:9], p, weight)
     block.extend(k[9:], c[9:])
-    x = columns.rows
+    x = np.column_stack([np.ones(40), standardized]).T
     plain = np.zeros((15, 15))
     for i in range(40):
         inner = (np.diag(p[:, i]) - np.outer(p[:, i], p[:, i])) * (1 if weight is None else weight[i])
@@ -159,13 +181,13 @@ def test_curvature_is_the_hessian_also_where_it_grew(cache, weighted):
 
 
 def test_rows_without_curvature_are_left_out(cache):
-    columns, _ = cache
-    columns.add(np.arange(7))
+    held, standardized = cache
+    held.add(np.arange(7))
     p = np.full((2, 40), 0.5)
     p[:, 10:] = [[1 - 1e-9], [1e-9]]
-    block = CurvatureBlock(columns, coupled=True)
+    block = CurvatureBlock(held, coupled=True)
     block.rebuild(np.zeros(3, dtype=int), np.arange(3), p, None)
-    x = columns.rows[:3, :10]
+    x = np.column_stack([np.ones(40), standardized]).T[:3, :10]
     np.testing.assert_allclose(block.matrix, 0.25 * x @ x.T / 40, rtol=1e-6, atol=1e-9)
 
 

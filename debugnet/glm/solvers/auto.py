@@ -5,8 +5,8 @@
   memory of X, or into 64 MB.
 - ``prox-newton`` for every other penalty per coefficient, on the CPU in one process.  Inside a path the whole Hessian
   of a softmax gives way to one block per class where the support gets dense: by the cost model in :mod:`.step_costs`,
-  at some 2,000 coefficients and more on the problems measured.  Its cached columns may come to a second X; where
-  memory has no room for that, ``fista``.
+  at some 2,000 coefficients and more on the problems measured.  Where memory has no room for the columns that it may
+  keep (:func:`.columns.column_budget`), ``fista``.
 - ``group-newton`` for group_lasso on the CPU in one process; its blocks, at most d x d per output, count as memory.
 - ``fista`` on a GPU, in several processes, for X larger than the memory that is free, and for what the others refuse.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from debugnet.glm.problem import GLMProblem
 
-#: Columns that prox-newton and group-newton may come to cache, as a share of the memory that is free.
+#: What prox-newton and group-newton may take, as a share of the memory that is free.
 MEMORY_SHARE = 0.8
 #: The Gram matrix may take so many bytes, or this share of X.
 GRAM_BYTES, GRAM_SHARE = 64 << 20, 0.25
@@ -26,6 +26,7 @@ GRAM_BYTES, GRAM_SHARE = 64 << 20, 0.25
 
 def choose(problem: GLMProblem) -> tuple[str, str]:
     """Return (name in the registry, one line of why) for this problem."""
+    from debugnet.glm.solvers.columns import column_budget
     from debugnet.glm.solvers.gram import Gram
     from debugnet.glm.solvers.group_newton import GroupNewton
     from debugnet.glm.solvers.prox_newton import ProxNewton
@@ -37,7 +38,8 @@ def choose(problem: GLMProblem) -> tuple[str, str]:
         return Gram.name, f"gram touches the data once for all lambdas and targets ({size})"
     solver = ProxNewton if problem.penalty.entrywise else GroupNewton
     refusal = solver.refusal(problem)
-    free, needed = available_memory(), 4 * n * d + (0 if problem.penalty.entrywise else 4 * K * d * d)
+    blocks = 0 if problem.penalty.entrywise else 4 * K * d * d
+    free, needed = available_memory(), column_budget(problem.design) + blocks
     if refusal is None and needed > MEMORY_SHARE * free:
         refusal = f"might need {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free"
     if refusal is None:

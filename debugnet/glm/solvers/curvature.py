@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.quadratic import StaleFactor
@@ -17,21 +16,6 @@ from debugnet.glm.solvers.quadratic import StaleFactor
 CHUNK_BYTES = 4 << 20
 #: Share of the total curvature that may be left out with the samples that carry least of it.
 NEGLIGIBLE = 1e-3
-
-
-@njit(cache=True, nogil=True)
-def _scale(columns, index, samples, factor, which, start, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """``out[a, i] = columns[index[a], samples[start + i]] * factor[which[a], start + i]``."""
-    contiguous = samples.shape[0] == columns.shape[1]
-    for a in range(out.shape[0]):
-        x = columns[index[a]]
-        f = factor[which[a]]
-        if contiguous:
-            for i in range(out.shape[1]):
-                out[a, i] = x[start + i] * f[start + i]
-        else:
-            for i in range(out.shape[1]):
-                out[a, i] = x[samples[start + i]] * f[start + i]
 
 
 class CurvatureBlock:
@@ -116,22 +100,21 @@ class CurvatureBlock:
 
     def _products(self, ka: np.ndarray, ca: np.ndarray, kb: np.ndarray | None, cb: np.ndarray | None) -> np.ndarray:
         """Block of the Hessian between coefficients a and b (b = a where None)."""
-        columns, n = self.cache.rows, len(self._samples)
+        n = len(self._samples)
         sizes = len(ka), len(ka if kb is None else kb)
         out = np.zeros(sizes)
         # Of a large matrix more rows at once: each chunk reads and writes all of it.
-        chunk = max(256, CHUNK_BYTES // (columns.itemsize * max(*sizes, 1)), min(sizes) // 2)
+        chunk = max(256, CHUNK_BYTES // (self.cache.dtype.itemsize * max(*sizes, 1)), min(sizes) // 2)
+        chunk = min(chunk, self.cache.most_samples)
         same = self._same_output(ka, ka if kb is None else kb) if self.coupled else []
         ones = np.zeros(max(sizes), dtype=np.int64)
         for start in range(0, n, chunk):
-            width = min(n, start + chunk) - start
+            stop = min(n, start + chunk)
 
             def scaled(
-                index: np.ndarray, factor: np.ndarray, which: np.ndarray, start: int = start, width: int = width
+                index: np.ndarray, factor: np.ndarray, which: np.ndarray, start: int = start, stop: int = stop
             ) -> np.ndarray:
-                part = np.empty((len(index), width), dtype=columns.dtype)
-                _scale(columns, index, self._samples, factor, which, start, part)
-                return part
+                return self.cache.scaled(index, self._samples, factor, which, start, stop)
 
             Qa = scaled(ca, self._factor, ka if self.coupled else ones)
             Qb = Qa if kb is None or cb is None else scaled(cb, self._factor, kb if self.coupled else ones)
@@ -141,7 +124,7 @@ class CurvatureBlock:
             out -= _product(Qa, Qb)
             for ia, ib in same:
                 out[ia[:, None], ib] += Qa[ia] @ scaled((ca if cb is None else cb)[ib], self._root, ones).T
-        return out / columns.shape[1]
+        return out / self.cache.design.shape[0]
 
     @staticmethod
     def _same_output(ka: np.ndarray, kb: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numba import njit
 
 from debugnet.glm.solvers.columns import ColumnCache
 
@@ -73,14 +72,14 @@ class GroupCurvature:
         self.buffer = grown
 
     def _fill(self, new: slice, column: np.ndarray, old: np.ndarray | None) -> None:
-        n = self.cache.rows.shape[1]
+        n = self.cache.design.shape[0]
         both = column if old is None else np.concatenate([column, old])
-        size = max(256, CHUNK_BYTES // (self.cache.dtype.itemsize * len(both)))
+        size = min(self.cache.most_samples, max(256, CHUNK_BYTES // (self.cache.dtype.itemsize * len(both))))
         for k, (samples, root) in enumerate(zip(self._samples, self._root, strict=True)):
             products = np.zeros((len(column), len(both)))
             for start in range(0, len(samples), size):
-                Q = np.empty((len(both), min(size, len(samples) - start)), dtype=self.cache.dtype)
-                _scaled(self.cache.rows, both, samples, root, start, Q)
+                stop = min(start + size, len(samples))
+                Q = self.cache.scaled(both, samples, root[None], np.zeros_like(both), start, stop)
                 products += Q[: len(column)] @ Q.T
             products /= n
             self.buffer[k, new, new] = products[:, : len(column)]
@@ -89,20 +88,6 @@ class GroupCurvature:
                 self.buffer[k, : len(old), new] = products[:, len(column) :].T
         if len(self._samples) == 1 < self.n_outputs:
             self.buffer[1:, : new.stop, : new.stop] = self.buffer[:1, : new.stop, : new.stop]
-
-
-@njit(cache=True, nogil=True)
-def _scaled(columns, index, samples, root, start, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """``out[a, i] = columns[index[a], samples[start + i]] * root[start + i]``."""
-    whole = samples.shape[0] == columns.shape[1]
-    for a in range(out.shape[0]):
-        x = columns[index[a]]
-        if whole:
-            for i in range(out.shape[1]):
-                out[a, i] = x[start + i] * root[start + i]
-        else:
-            for i in range(out.shape[1]):
-                out[a, i] = x[samples[start + i]] * root[start + i]
 
 
 def heaviest(curvature: np.ndarray, negligible: float) -> np.ndarray:

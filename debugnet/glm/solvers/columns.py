@@ -167,9 +167,9 @@ class ColumnCache:
         ----------
         index, which : ndarray (s,), int64
             Row of the cache and of ``factor`` for each row of the result.
-        samples : ndarray (n',), int64
+        samples : ndarray (r,), int64
             Ascending.
-        factor : ndarray (f, n')
+        factor : ndarray (f, r)
         start, stop : int
 
         Returns

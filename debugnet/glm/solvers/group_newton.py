@@ -124,10 +124,6 @@ class GroupNewton(WorkingSet):
                 return "stalled"
         return "max_iterations"
 
-    def _state(self) -> dict[str, Tensor]:
-        found = self._solution("max_iterations")
-        return {"weight": found.weight, "bias": found.bias}
-
     def _solution(self, status: str) -> Solution:
         weight = torch.zeros((self.K, self.d), dtype=torch.float64)
         weight[:, torch.from_numpy(self.cache.features[1:])] = torch.from_numpy(self.W[:, 1:])

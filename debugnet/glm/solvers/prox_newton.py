@@ -119,6 +119,8 @@ class ProxNewton(WorkingSet):
         """Solve at one lambda; see :mod:`debugnet.glm.solvers.base`."""
         if lam == 0:  # nothing is sparse any more: a working set has no point
             return Fista(self.problem).solve(lam, weight, bias, monitor, resume)
+        if resume is not None:
+            weight, bias = resume["weight"], resume["bias"]
         self.passes = 0.0
         if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
             self._start(self.problem, np.dtype(np.float64))
@@ -153,6 +155,7 @@ class ProxNewton(WorkingSet):
                 continue
             if self.passes > monitor.max_epochs:
                 return "max_iterations"
+            monitor.tick(self._state)
             self._prepare_curvature(G, gap, target)
             objective, moved = self._step(G, gap, target, objective)
             if not moved:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from debugnet.glm.design import SingleProcess
 from debugnet.glm.problem import GLMProblem
+from debugnet.glm.solvers.base import Solution
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.row_losses import Evaluated, RowLoss
 
@@ -81,6 +83,15 @@ class WorkingSet:
     def _turned(self, W1: np.ndarray, W0: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Entries (K, m) or features (m,) of which an extrapolation would leave zero, come from it or cross it."""
         raise NotImplementedError
+
+    def _solution(self, status: str) -> Solution:
+        """Where it stands, as all features see it."""
+        raise NotImplementedError
+
+    def _state(self) -> dict[str, Tensor]:
+        """What a stopped solve goes on from."""
+        found = self._solution("max_iterations")
+        return {"weight": found.weight, "bias": found.bias}
 
     # -- weights and scores ----------------------------------------------------------------------
 

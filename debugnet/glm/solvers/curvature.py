@@ -68,7 +68,7 @@ class CurvatureBlock:
         curvature = 1 - np.square(factor).sum(axis=0) if self.coupled else np.square(factor[0])
         if self.coupled and weight is not None:
             curvature = curvature * weight
-        self._samples = _curved(curvature)
+        self._samples = heaviest(curvature, NEGLIGIBLE)
         whole = len(self._samples) == factor.shape[1]
         self._factor = factor if whole else np.ascontiguousarray(factor[:, self._samples])
         self._root = np.ones((1, len(self._samples)), dtype=factor.dtype)
@@ -136,11 +136,11 @@ def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return A @ A.T if A is B else (torch.from_numpy(A) @ torch.from_numpy(B).T).numpy()
 
 
-def _curved(curvature: np.ndarray) -> np.ndarray:
-    """Samples that carry all but :data:`NEGLIGIBLE` of the curvature, ascending; all where that saves little."""
+def heaviest(curvature: np.ndarray, negligible: float) -> np.ndarray:
+    """Samples that carry all but this share of the curvature (n,), ascending; all where that saves little."""
     order = np.argsort(curvature)
     lightest = np.cumsum(curvature[order], dtype=np.float64)
-    dropped = np.searchsorted(lightest, NEGLIGIBLE * curvature.sum(dtype=np.float64))
+    dropped = int(np.searchsorted(lightest, negligible * lightest[-1]))
     if dropped < 0.3 * len(curvature):
         return np.arange(len(curvature))
     return np.sort(order[dropped:])

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from debugnet.glm.solvers.columns import ColumnCache
+from debugnet.glm.solvers.curvature import heaviest
 
 #: Share of an output's curvature that may be left out with the samples that carry least of it.
 NEGLIGIBLE = 3e-3
@@ -88,13 +89,3 @@ class GroupCurvature:
                 self.buffer[k, : len(old), new] = products[:, len(column) :].T
         if len(self._samples) == 1 < self.n_outputs:
             self.buffer[1:, : new.stop, : new.stop] = self.buffer[:1, : new.stop, : new.stop]
-
-
-def heaviest(curvature: np.ndarray, negligible: float) -> np.ndarray:
-    """Samples that carry all but this share of the curvature (n,), ascending; all where that saves little."""
-    order = np.argsort(curvature)
-    lightest = np.cumsum(curvature[order], dtype=np.float64)
-    dropped = int(np.searchsorted(lightest, negligible * lightest[-1]))
-    if dropped < 0.3 * len(curvature):
-        return np.arange(len(curvature))
-    return np.sort(order[dropped:])

@@ -26,13 +26,12 @@ from torch import Tensor
 from debugnet.glm.penalties import ElasticNet, Penalty
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
-from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.group_curvature import GroupCurvature
 from debugnet.glm.solvers.group_quadratic import group_gap, solve_groups
 from debugnet.glm.solvers.prox_newton import ProxNewton
 from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.step_costs import SWEEP, one_pass
-from debugnet.glm.solvers.working_set import FLOAT32_TOL, SAFETY, WorkingSet, needs_float64, refusal_of_newton
+from debugnet.glm.solvers.working_set import WorkingSet, needs_float64, refusal_of_newton
 
 #: First guess of the largest eigenvalue (at most 2) of a softmax Hessian in the metric of its diagonal blocks.
 METRIC = 1.4
@@ -84,21 +83,10 @@ class GroupNewton(WorkingSet):
         self, lam: float, weight: Tensor, bias: Tensor, monitor: Monitor, resume: Mapping[str, Tensor] | None = None
     ) -> Solution:
         """Solve at one lambda; see :mod:`debugnet.glm.solvers.base`."""
-        if resume is not None:
-            weight, bias = resume["weight"], resume["bias"]
-        if lam == 0:  # nothing is sparse any more: a working set has no point
-            return Fista(self.problem).solve(lam, weight, bias, monitor)
-        if self.scalar is not None:
+        if self.scalar is not None and lam > 0:
+            weight, bias = (weight, bias) if resume is None else (resume["weight"], resume["bias"])
             return self.scalar.solve(lam, weight, bias, monitor)
-        self.passes = 0.0
-        if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
-            self._start(self.problem, np.dtype(np.float64))
-        self._take_start(weight, bias)
-        self._set_penalties(lam)
-        fresh = self._enter(lam)
-        status = self._iterate(lam, SAFETY * monitor.tol * monitor.null_objective, monitor)
-        self._leave(lam, fresh)
-        return self._solution(status)
+        return super().solve(lam, weight, bias, monitor, resume)
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         old: tuple[np.ndarray, np.ndarray] | None = None

@@ -14,7 +14,6 @@ Tibshirani 2010 (path, coordinate descent).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -24,12 +23,11 @@ from torch import Tensor
 from debugnet.glm.problem import GLMProblem
 from debugnet.glm.solvers.base import Monitor, Solution
 from debugnet.glm.solvers.curvature import CurvatureBlock
-from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.step_costs import blocks_are_cheaper, rebuild_pays
 from debugnet.glm.solvers.subspace import Movements, best_combination
-from debugnet.glm.solvers.working_set import FLOAT32_TOL, SAFETY, WorkingSet, needs_float64, refusal_of_newton
+from debugnet.glm.solvers.working_set import WorkingSet, needs_float64, refusal_of_newton
 
 #: Scale of the per-class blocks of a softmax Hessian in the model; their largest relative eigenvalue is 2 at most.
 METRIC = 1.3
@@ -112,24 +110,6 @@ class ProxNewton(WorkingSet):
         return gap
 
     # -- one lambda ------------------------------------------------------------------------------
-
-    def solve(
-        self, lam: float, weight: Tensor, bias: Tensor, monitor: Monitor, resume: Mapping[str, Tensor] | None = None
-    ) -> Solution:
-        """Solve at one lambda; see :mod:`debugnet.glm.solvers.base`."""
-        if lam == 0:  # nothing is sparse any more: a working set has no point
-            return Fista(self.problem).solve(lam, weight, bias, monitor, resume)
-        if resume is not None:
-            weight, bias = resume["weight"], resume["bias"]
-        self.passes = 0.0
-        if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
-            self._start(self.problem, np.dtype(np.float64))
-        self._take_start(weight, bias)
-        self._set_penalties(lam)
-        fresh = self._enter(lam)
-        status = self._iterate(lam, SAFETY * monitor.tol * monitor.null_objective, monitor)
-        self._leave(lam, fresh)
-        return self._solution(status)
 
     def _take_start(self, weight: Tensor, bias: Tensor) -> None:
         """Go on from (weight, bias) unless they are what was returned last."""

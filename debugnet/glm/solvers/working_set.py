@@ -7,14 +7,17 @@ name the features that come in (screening), the weights to start from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from debugnet.glm.design import SingleProcess
 from debugnet.glm.problem import GLMProblem
-from debugnet.glm.solvers.base import Solution
+from debugnet.glm.solvers.base import Monitor, Solution
 from debugnet.glm.solvers.columns import ColumnCache
+from debugnet.glm.solvers.fista import Fista
 from debugnet.glm.solvers.row_losses import Evaluated, RowLoss
 
 #: Own tolerance relative to the one asked for: room for the certificate's own view of the point.
@@ -62,7 +65,37 @@ class WorkingSet:
         self.before: tuple[float, np.ndarray] | None = None
         self._place(np.zeros((self.K, len(self.cache))))  # cached columns; column 0 is the bias
 
-    # -- what a solver says of its penalty -------------------------------------------------------
+    def solve(
+        self, lam: float, weight: Tensor, bias: Tensor, monitor: Monitor, resume: Mapping[str, Tensor] | None = None
+    ) -> Solution:
+        """Solve at one lambda; see :mod:`debugnet.glm.solvers.base`."""
+        if lam == 0:  # nothing is sparse any more: a working set has no point
+            return Fista(self.problem).solve(lam, weight, bias, monitor, resume)
+        if resume is not None:
+            weight, bias = resume["weight"], resume["bias"]
+        self.passes = 0.0
+        if monitor.tol < FLOAT32_TOL and self.dtype == np.float32:
+            self._start(self.problem, np.dtype(np.float64))
+        self._take_start(weight, bias)
+        self._set_penalties(lam)
+        fresh = self._enter(lam)
+        status = self._iterate(lam, SAFETY * monitor.tol * monitor.null_objective, monitor)
+        self._leave(lam, fresh)
+        return self._solution(status)
+
+    # -- what a solver says of itself and its penalty --------------------------------------------
+
+    def _start(self, problem: GLMProblem, dtype: np.dtype) -> None:
+        """Begin, or begin again in another dtype."""
+        raise NotImplementedError
+
+    def _take_start(self, weight: Tensor, bias: Tensor) -> None:
+        """Go on from weights (K, d) and a bias (K,) unless they are what was returned last."""
+        raise NotImplementedError
+
+    def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
+        """Step until the duality gap is within ``target``; returns the status."""
+        raise NotImplementedError
 
     def _set_penalties(self, lam: float) -> None:
         """Set the penalties of every cached column for this lambda, and ``floor``."""

@@ -24,6 +24,8 @@ from torch import Tensor
 
 #: Rows drawn at once.
 BLOCK = 65_536
+#: Mean of relu(z), z of variance 2, as the features are drawn.
+MEAN = 0.5642
 
 
 def say(line: str) -> None:
@@ -50,7 +52,8 @@ def draw(n: int, d: int, K: int, support: int, device: str, seed: int) -> tuple[
         latent = torch.randn((size, 64), generator=generator, device=device) @ mixing
         X[rows] = torch.relu_(latent + torch.randn((size, d), generator=generator, device=device))
         uniform = torch.rand((size, K), generator=generator, device=device).clamp_(1e-12, 1 - 1e-7)
-        y[rows] = (X[rows] @ weight.T - torch.log(-torch.log(uniform))).argmax(dim=1)
+        y[rows] = ((X[rows] - MEAN) @ weight.T - torch.log(-torch.log(uniform))).argmax(dim=1)
+    y[:K] = torch.arange(K, device=device)  # each class has a row
     return X, y, planted
 
 

@@ -180,13 +180,23 @@ class _Bias:
         problem = self._problem
         shifted, shift = self._at(C)
         if not problem.family.separable and len(C) > MAX_DENSE:
-            ones, mean = shift.new_ones((problem.n_samples, 1)), shifted.mean(shift)
-            return lambda slope: _conjugate_gradients(problem, mean, slope[:, None], ones)[:, 0]
+            return self._many_classes(shifted.mean(shift))
         H = problem.communicator.sum_(shifted.hessian(shift, problem.sample_weight).clone())
         if problem.family.separable:
             return lambda slope: slope / (H + 1e-15)
         inverse = _invert(H + 1 / len(H) ** 2)  # the same shift for all classes is a flat direction
         return lambda slope: inverse @ slope
+
+    def _many_classes(self, mean: Tensor) -> Callable[[Tensor], Tensor]:
+        """``slope -> H^{-1} slope`` without a K x K matrix: H c = p'w * c - p'(w * (p c)), two passes over p."""
+        w, total = self._problem.sample_weight, self._problem.communicator.sum_
+        mass = mean.T @ w
+        diagonal = total(mass - mean.square().T @ w)
+
+        def multiply(c: Tensor) -> Tensor:
+            return total(mass * c - mean.T @ (w * (mean @ c)))
+
+        return lambda slope: _conjugate_gradients(multiply, diagonal, slope)
 
     def scores(self, C: Tensor) -> Tensor:
         return self._start + C
@@ -216,9 +226,20 @@ class _FreeFeatures:
             inverse = _invert(_separable_hessian(problem, mean, U))
             return lambda slope: (inverse @ slope[:, :, None]).reshape(K, p)
         if K * p > MAX_DENSE:
-            return lambda slope: _conjugate_gradients(problem, mean, slope, U)
+            return self._many_unknowns(mean)
         inverse = _invert(_coupled_hessian(problem, mean, U))
         return lambda slope: (inverse @ slope.reshape(-1, 1)).reshape(K, p)
+
+    def _many_unknowns(self, mean: Tensor) -> Callable[[Tensor], Tensor]:
+        """``slope -> H^{-1} slope`` (K, p) of the coupled system without its matrix."""
+        problem, U, w = self._problem, self._U, self._problem.sample_weight[:, None]
+        diagonal = problem.communicator.sum_((w * problem.family.variance(mean)).T @ U.square())
+
+        def multiply(V: Tensor) -> Tensor:
+            inner = mean * (U @ V.T)
+            return problem.communicator.sum_((w * (inner - mean * inner.sum(dim=1, keepdim=True))).T @ U)
+
+        return lambda slope: _conjugate_gradients(multiply, diagonal, slope)
 
     def scores(self, C: Tensor) -> Tensor:
         return self._start + self._U @ C.T
@@ -254,15 +275,9 @@ def _invert(H: Tensor) -> Tensor:
     return torch.linalg.inv_ex(H)[0]
 
 
-def _conjugate_gradients(problem: GLMProblem, mean: Tensor, slope: Tensor, U: Tensor) -> Tensor:
-    """``H^{-1} slope`` (K, p) of the coupled system without its matrix, preconditioned by its diagonal."""
-    w = problem.sample_weight[:, None]
-    diagonal = problem.communicator.sum_((w * problem.family.variance(mean)).T @ U.square()).clamp_(min=1e-300)
-
-    def multiply(V: Tensor) -> Tensor:
-        inner = mean * (U @ V.T)
-        return problem.communicator.sum_((w * (inner - mean * inner.sum(dim=1, keepdim=True))).T @ U)
-
+def _conjugate_gradients(multiply: Callable[[Tensor], Tensor], diagonal: Tensor, slope: Tensor) -> Tensor:
+    """``H^{-1} slope``, preconditioned by the diagonal of H; all shaped like ``slope``."""
+    diagonal = diagonal.clamp(min=1e-300)
     step, rest = torch.zeros_like(slope), slope
     direction = rest / diagonal
     product = float((rest * direction).sum())

@@ -188,7 +188,7 @@ def say(line: str) -> None:
 def main() -> None:
     """Parse options, run, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=[*REAL, "p1", "p2"], help=f"real or {', '.join(GENERATED)}")
+    parser.add_argument("--problems", nargs="*", default=[*REAL, "p1", "p2"], help=f"real or {', '.join(GENERATED)}")
     parser.add_argument("--peers", nargs="*", default=["glmnet", *PEERS])
     parser.add_argument("--features", type=Path, default=Path("."))
     parser.add_argument("--solver", default="auto")

@@ -179,6 +179,25 @@ def curves(options: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def draw_curves(rows: list[dict], file: Path) -> None:
+    """Seconds against n, d, K and the number of lambdas, both axes logarithmic, beside a cost that is linear."""
+    import matplotlib.pyplot as plt
+
+    names = {"n": "rows", "d": "features", "K": "classes", "L": "lambdas"}
+    figure, panels = plt.subplots(1, len(names), figsize=(11, 2.8), sharey=True, layout="constrained")
+    for panel, (axis, name) in zip(panels, names.items(), strict=True):
+        x, y = zip(*[(row[axis], row["seconds"]) for row in rows if row["axis"] == axis], strict=True)
+        panel.loglog(x, y, "o-", color="#1f5fa8")
+        panel.loglog(x, [y[0] * v / x[0] for v in x], ":", color="0.5")
+        panel.set_xticks(x, [f"{v:,}" for v in x])
+        panel.minorticks_off()
+        panel.set_xlabel(name)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("CPU seconds of the path")
+    panels[0].text(0.62, 0.9, "linear", color="0.4", transform=panels[0].transAxes)
+    figure.savefig(file, dpi=150)
+
+
 def say(line: str) -> None:
     """Print at once: a benchmark is watched."""
     sys.stdout.write(line + "\n")
@@ -202,6 +221,7 @@ def main() -> None:
     parser.add_argument("--all-points", action="store_true", help="judge every point on large problems too")
     parser.add_argument("--quick", action="store_true", help="one small problem, glmnet alone")
     parser.add_argument("--curves", action="store_true")
+    parser.add_argument("--picture", type=Path, help="where to draw the curves")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.quick:
@@ -219,6 +239,8 @@ def main() -> None:
     results = {"problems": [bench(load(name, options.features), options) for name in options.problems]}
     if options.curves:
         results["curves"] = curves(options)
+        if options.picture:
+            draw_curves(results["curves"], options.picture)
     results["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if options.output:
         options.output.write_text(json.dumps(results, indent=1))

@@ -114,7 +114,8 @@ def fit_on_ranks(options: FitPath, output: Path, provenance: Provenance, **more:
                 pass
         except (ProcessExitedException, ProcessRaisedException) as lost:
             interrupts.check()
-            raise _what_happened(Path(folder), lost, n_ranks) from None
+            exits = [process.exitcode for process in processes.processes]
+            raise _what_happened(Path(folder), lost, exits) from None
         finally:
             for process in processes.processes:
                 process.kill()
@@ -131,19 +132,21 @@ def _check_devices(device: str, n_ranks: int) -> None:
         )
 
 
-def _what_happened(folder: Path, lost: Any, n_ranks: int) -> BaseException:
+def _what_happened(folder: Path, lost: Any, exits: list[int | None]) -> BaseException:
     """Return the error that a rank left behind, or one that says how it died."""
     told = [json.loads(file.read_text()) for file in sorted(folder.glob("error-*.json"))]
     own = [words for words in told if "another rank" not in words["message"]] or told
-    if own:
-        kind = getattr(errors, own[0]["kind"], None)
-        if isinstance(kind, type) and issubclass(kind, DebugnetError):
-            return kind(own[0]["message"])
-        return RuntimeError(f"rank {own[0]['rank']} of {n_ranks}: {own[0]['message']}")
-    number = -lost.exit_code if (lost.exit_code or 0) < 0 else 0
+    kind = getattr(errors, own[0]["kind"], None) if own else None
+    if isinstance(kind, type) and issubclass(kind, DebugnetError):
+        return kind(own[0]["message"])
+    # A rank that loses another may say so before the other's end is seen.
+    killed = [(rank, -code) for rank, code in enumerate(exits) if code is not None and code < 0]
+    if own and not killed:
+        return RuntimeError(f"rank {own[0]['rank']} of {len(exits)}: {own[0]['message']}")
+    rank, number = killed[0] if killed else (lost.error_index, 0)
     how = f"was killed by {signal.Signals(number).name}" if number else f"ended with exit code {lost.exit_code}"
     return DeviceError(
-        f"rank {lost.error_index} of {n_ranks} {how} (out of memory?); the points fitted so far are kept, and the same "
+        f"rank {rank} of {len(exits)} {how} (out of memory?); the points fitted so far are kept, and the same "
         "command goes on after them"
     )
 

@@ -102,7 +102,12 @@ def test_an_error_of_a_rank_is_the_error_of_the_command(tmp_path):
     words = {"kind": "InputError", "message": "features are not finite in the rows of another rank", "rank": 0}
     (tmp_path / "error-0.json").write_text(json.dumps(words))
     (tmp_path / "error-1.json").write_text(json.dumps({**words, "message": "row 7 holds nan", "rank": 1}))
-    error = fit_ranks._what_happened(tmp_path, lost, 2)
+    error = fit_ranks._what_happened(tmp_path, lost, [1, 1])
     assert isinstance(error, InputError) and str(error) == "row 7 holds nan"
     (tmp_path / "error-1.json").write_text(json.dumps({"kind": "KeyError", "message": "a traceback", "rank": 1}))
-    assert not isinstance(fit_ranks._what_happened(tmp_path, lost, 2), DebugnetError)  # a bug stays one
+    assert not isinstance(fit_ranks._what_happened(tmp_path, lost, [1, 143]), DebugnetError)  # a bug stays one
+    (tmp_path / "error-1.json").unlink()
+    words = {"kind": "RuntimeError", "message": "Connection closed by peer", "rank": 0}
+    (tmp_path / "error-0.json").write_text(json.dumps(words))  # the other one's end is not a bug of this one
+    error = fit_ranks._what_happened(tmp_path, lost, [1, -9])
+    assert isinstance(error, DeviceError) and "rank 1 of 2 was killed by SIGKILL" in str(error)

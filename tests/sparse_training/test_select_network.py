@@ -32,17 +32,6 @@ def command(*words: object) -> None:
     assert main([str(word) for word in words]) == 0, words
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    from sklearn.datasets import load_digits
-
-    X, y = load_digits(return_X_y=True)
-    images = np.clip(X.reshape(-1, 8, 8) * 16, 0, 255).astype(np.uint8)
-    path = tmp_path_factory.mktemp("digits") / "digits.npz"
-    np.savez(path, x_train=images[:700], y_train=y[:700], x_test=images[700:1000], y_test=y[700:1000])
-    return path
-
-
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, digits, tmp_path_factory) -> Path:
     """``sparse/`` of each method, on digits."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,17 +17,6 @@ from debugnet.sparse_training.trained_network import TrainedNetwork
 
 def command(*words: object) -> None:
     assert main([str(word) for word in words]) == 0, words
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
-    from sklearn.datasets import load_digits
-
-    X, y = load_digits(return_X_y=True)
-    images = np.clip(X.reshape(-1, 8, 8) * 16, 0, 255).astype(np.uint8)
-    path = tmp_path_factory.mktemp("digits") / "digits.npz"
-    np.savez(path, x_train=images[:700], y_train=y[:700], x_test=images[700:1000], y_test=y[700:1000])
-    return path
 
 
 def test_the_saved_network_computes_what_was_trained(digits, tmp_path):

@@ -284,7 +284,9 @@ def _table(options: TrainSparse, rows: list[dict[str, Any]], summary: dict[str, 
     lines = [head + "".join(f"{name + ' refit':>20}" for name in names)]
     for row in sorted(rows, key=lambda r: -r["size"]):
         own, relaxed = (row[key][split]["accuracy"] for key in ("metrics", "relaxed"))
-        text = f"{row['size']:6d} {row['lam']:9.3g} {row['max_violation']:+7.2f} {own:11.4f} {relaxed:8.4f}"
+        known = row["max_violation"] is not None and not math.isnan(row["max_violation"])
+        residual = f"{row['max_violation']:+.2f}" if known else "-"  # of a size that the path only passes
+        text = f"{row['size']:6d} {row['lam']:9.3g} {residual:>7} {own:11.4f} {relaxed:8.4f}"
         for name in names:
             score = row["refits"][name][split]
             half = "" if math.isnan(score["half_width"]) else f" ± {score['half_width']:.3f}"
@@ -293,7 +295,7 @@ def _table(options: TrainSparse, rows: list[dict[str, Any]], summary: dict[str, 
     lines.append(
         f"chosen: {summary['chosen']} of {summary['units']} units ({summary['rule']}); {split} "
         f"{summary['chosen_metrics'][split]['accuracy']:.4f}; every size from {summary['sizes_on_the_path'][0]} to "
-        f"{summary['sizes_on_the_path'][-1]} but {_missing(summary)} was met"
+        f"{summary['sizes_on_the_path'][-1]}{_missing(summary)} was met"
     )
     return "\n".join(lines)
 
@@ -301,4 +303,4 @@ def _table(options: TrainSparse, rows: list[dict[str, Any]], summary: dict[str, 
 def _missing(summary: dict[str, Any]) -> str:
     met = summary["sizes_on_the_path"]
     count = met[-1] - met[0] + 1 - len(met)
-    return "none" if not count else str(count)
+    return f" but {count}" if count else ""

@@ -46,7 +46,8 @@ def test_a_worker_answers_and_the_answers_are_scored(browser, head, tmp_path, ki
         watch.page.wait_for_url(re.compile(r"/index\.html$"))
         watch.settle()
         n = len(study.tasks)
-        assert watch.page.locator("#progress").inner_text() == f"{n} of {n} tasks answered"
+        # The last page's write may reach this one a moment after it is drawn.
+        watch.page.get_by_text(f"{n} of {n} tasks answered", exact=True).wait_for(timeout=5000)
         button = "#csv" if worker == "first" else "#json"
         with watch.page.expect_download() as saved:
             watch.page.locator(button).click()
@@ -70,3 +71,19 @@ def test_a_worker_answers_and_the_answers_are_scored(browser, head, tmp_path, ki
     else:
         shown = [report[name] for name in ("predicted_feature", "control") if report[name]["n"]]
         assert all(row[match]["accuracy"] == 1.0 for row in shown for match in ("matches_other", "matches_right"))
+
+
+def test_two_windows_never_overwrite_each_others_answers(browser, head, tmp_path):  # noqa: F811
+    made = study_make.run(StudyMake(head, output=tmp_path / "study", limit=3, repeats=1, dense=False)).path
+    tasks = load_study(made).tasks
+    watch = Watch(browser)
+    watch.open(made / "public" / "index.html")
+    windows = []
+    for task in tasks[:2]:  # both are open before either has an answer
+        window = watch.context.new_page()
+        window.goto((made / "public" / f"{task.id}.html").as_uri())
+        windows.append(window)
+    for window in windows:
+        window.locator("#skip").click()
+    watch.page.get_by_text(f"2 of {len(tasks)} tasks answered", exact=True).wait_for(timeout=5000)  # without a reload
+    watch.context.close()

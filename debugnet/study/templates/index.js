@@ -2,25 +2,23 @@ const worker = document.getElementById("worker");
 const links = [...document.querySelectorAll(".tasks a")];
 
 function refresh() {
-  const { answers } = load();
-  const done = links.filter((link) => answers[link.dataset.task]);
-  for (const link of links) {
-    const given = answers[link.dataset.task];
+  const answers = links.map((link) => loadAnswer(link.dataset.task));
+  const done = answers.filter(Boolean);
+  links.forEach((link, number) => {
+    const given = answers[number];
     link.className = given ? (given.choice ? "answered" : "blank") : "";
     link.setAttribute("aria-label", link.textContent + (given ? (given.choice ? ", answered" : ", left blank") : ", open"));
-  }
+  });
   document.getElementById("progress").textContent = done.length + " of " + links.length + " tasks answered";
-  const open = links.find((link) => !answers[link.dataset.task]);
+  const open = links.find((link, number) => !answers[number]);
   const start = document.getElementById("start");
   start.href = (open || links[0]).getAttribute("href");
   start.textContent = done.length ? (open ? "Go on" : "Look again") : "Start";
 }
 
-worker.value = load().worker;
+worker.value = loadWorker();
 worker.addEventListener("input", () => {
-  const state = load();
-  state.worker = worker.value.trim();
-  save(state);
+  save("worker", worker.value.trim());
 });
 
 function download(name, type, text) {
@@ -33,14 +31,14 @@ function download(name, type, text) {
 }
 
 function sheet() {
-  const state = load();
-  if (!state.worker) {
+  const name = loadWorker();
+  if (!name) {
     complain("Write your name or number first: answers without one cannot be counted.");
     worker.focus();
     return null;
   }
   complain("");
-  return { study, kind: document.body.dataset.kind, worker: state.worker, answers: links.map((l) => state.answers[l.dataset.task]).filter(Boolean) };
+  return { study, kind: document.body.dataset.kind, worker: name, answers: links.map((link) => loadAnswer(link.dataset.task)).filter(Boolean) };
 }
 const fileName = (worker, ending) => "answers_" + study + "_" + worker.replace(/[^A-Za-z0-9-]+/g, "_") + ending;
 
@@ -58,4 +56,5 @@ document.getElementById("csv").addEventListener("click", () => {
 });
 refresh();
 addEventListener("pageshow", refresh);
+addEventListener("storage", refresh); // another window, or this one's last page, whose write came late
 document.documentElement.dataset.ready = "true";

@@ -3,7 +3,7 @@ const { task, next, post } = document.body.dataset;
 const fields = ["choice", "confidence", "description", "part_1", "part_2"];
 
 function restore() {
-  const given = load().answers[task];
+  const given = loadAnswer(task);
   if (!given) return;
   for (const name of fields) {
     const field = form.elements[name];
@@ -18,14 +18,12 @@ function keep(blank) {
   for (const name of fields) answer[name] = blank ? "" : String(data.get(name) || "");
   if (!blank && !answer.choice) return complain("Choose an answer first, or leave the task blank.");
   if (!blank && answer.confidence === "") return complain("Say how sure you are.");
-  const state = load();
-  state.answers[task] = answer;
-  if (save(state)) location.href = next;
+  if (save("answer:" + task, answer)) location.href = next;
 }
 
 // On a crowd platform the page's address names the worker, and the form is posted.
 const address = new URLSearchParams(location.search);
-form.elements.worker.value = address.get("workerId") || address.get("PROLIFIC_PID") || load().worker;
+form.elements.worker.value = address.get("workerId") || address.get("PROLIFIC_PID") || loadWorker();
 form.elements.assignmentId.value = address.get("assignmentId") || "";
 form.addEventListener("submit", (event) => {
   if (post) return;

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from debugnet.errors import UsageError
-from debugnet.sparse_training.proximal import hierarchical_prox, sparse_group_prox, survival
+from debugnet.sparse_training.proximal import hierarchical_prox_rows, sparse_group_prox, survival
 from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.shrink import outgoing
 
@@ -117,9 +117,8 @@ class LassoNetPenalty(UnitPenalty):
         self.reader.assign(U)
 
     def prox(self, rows: Tensor, step: Tensor, lam: float) -> Tensor:
-        """HIER-PROX; at zero skip weights the negative gradient step's direction is kept."""
-        V, U = self._split(rows)
-        return torch.cat(hierarchical_prox(V, U, step * lam * self.unit_weight, self.hierarchy), dim=1)
+        """HIER-PROX."""
+        return hierarchical_prox_rows(rows, self._width, step * lam * self.unit_weight, self.hierarchy)
 
     def value(self, rows: Tensor) -> Tensor:
         """``sum_j omega_j ||theta_j||_2``."""

@@ -57,34 +57,52 @@ def hierarchical_prox(
     -------
     (b, w) : Tensors (g, p), (g, q)
     """
-    if direction is None:
-        direction = torch.zeros_like(V[:1])
-        direction[:, 0] = 1.0
-    group, l1 = (torch.as_tensor(t, dtype=V.dtype, device=V.device).expand(len(V)) for t in (threshold, l1_threshold))
-    if V.device.type != "cpu":
-        return _prox_tensors(V, U, group, l1, hierarchy, direction)
-    kept = torch.empty_like(V), torch.empty_like(U)
-    _prox_rows(*(t.numpy() for t in (V, U, group, l1, direction.expand_as(V), *kept)), float(hierarchy))
-    return kept
+    rows = hierarchical_prox_rows(
+        torch.cat([V, U], dim=1), V.shape[1], threshold, hierarchy, l1_threshold=l1_threshold, direction=direction
+    )
+    return rows[:, : V.shape[1]], rows[:, V.shape[1] :]
+
+
+def hierarchical_prox_rows(
+    rows: Tensor,
+    width: int,
+    threshold: Tensor | float,
+    hierarchy: float,
+    *,
+    l1_threshold: Tensor | float = 0.0,
+    direction: Tensor | None = None,
+) -> Tensor:
+    """:func:`hierarchical_prox` of ``rows`` (g, p + q), whose first ``width`` = p columns are V; returns (b, w) so."""
+    if rows.device.type != "cpu":
+        group, l1 = (torch.as_tensor(t).to(rows).expand(len(rows)) for t in (threshold, l1_threshold))
+        if direction is None:
+            direction = torch.eye(1, width).to(rows)
+        return torch.cat(_prox_tensors(rows[:, :width], rows[:, width:], group, l1, hierarchy, direction), dim=1)
+    given = rows.contiguous().numpy()
+    kept, group_, l1_ = np.empty_like(given), *(np.full(len(given), t, given.dtype) for t in (threshold, l1_threshold))
+    axes = np.eye(1, width, dtype=given.dtype) if direction is None else direction.contiguous().numpy()
+    _prox_rows(given, group_, l1_, axes, kept, float(hierarchy))
+    return torch.from_numpy(kept)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def _prox_rows(V, U, threshold, l1, direction, B, W, M):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """HIER-PROX row by row into B and W: a root that is found costs nothing more."""
-    for g in range(V.shape[0]):
+def _prox_rows(rows, threshold, l1, direction, kept, M):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """HIER-PROX row by row into ``kept``: a root that is found costs nothing more; inner loops have no branches."""
+    p = direction.shape[1]
+    for g in range(len(rows)):
+        v, u, b, w = rows[g, :p], rows[g, p:], kept[g, :p], kept[g, p:]
         square = 0.0
-        for i in range(V.shape[1]):
-            square += V[g, i] * V[g, i]
+        for i in range(len(v)):
+            square += v[i] * v[i]
         norm = np.sqrt(square)
         offset = M * (norm - threshold[g])
         first, bound, trial = True, 0.0, M * norm
         while M > 0:
-            excess, count = 0.0, 0
-            for i in range(U.shape[1]):
-                over = abs(U[g, i]) - l1[g] - trial
-                if over > 0:
-                    excess += over
-                    count += 1
+            excess, count, level = 0.0, 0.0, trial + l1[g]
+            for i in range(len(u)):
+                over = abs(u[i]) - level
+                excess += max(over, 0.0)
+                count += 1.0 if over > 0 else 0.0
             raised = trial + (offset + M * M * excess - trial) / (1 + M * M * count)
             if first:  # the first step may come from the right of the root
                 raised, first = max(raised, offset, 0.0), False
@@ -92,11 +110,10 @@ def _prox_rows(V, U, threshold, l1, direction, B, W, M):  # type: ignore[no-unty
                 break
             bound = trial = raised
         length = bound / M if M > 0 else max(norm - threshold[g], 0.0)
-        for i in range(V.shape[1]):
-            B[g, i] = length * (V[g, i] / norm if norm > 0 else direction[g, i])
-        for i in range(U.shape[1]):
-            magnitude = min(max(abs(U[g, i]) - l1[g], 0.0), bound)
-            W[g, i] = magnitude if U[g, i] > 0 else -magnitude
+        for i in range(len(v)):
+            b[i] = length * (v[i] / norm if norm > 0 else direction[g % len(direction), i])
+        for i in range(len(u)):
+            w[i] = np.copysign(min(max(abs(u[i]) - l1[g], 0.0), bound), u[i])
 
 
 def _prox_tensors(

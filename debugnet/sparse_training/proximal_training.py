@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from debugnet.sparse_training.penalties import UnitPenalty
+from debugnet.sparse_training.unit_adam import UnitAdam
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -76,42 +77,6 @@ class Batches:
                 x = torch.from_numpy(np.asarray(self.X[np.sort(index.numpy())], dtype=np.float32))
                 index = index.sort().values
             yield x.to(self.device), self.y[index.to(self.y.device)].to(self.device)
-
-
-class UnitAdam:
-    """Adam with one step size per unit, so that a unit's proximal operator stays exact.
-
-    Adam's per-coordinate step would change the metric inside a unit, in which HIER-PROX and the
-    block soft threshold have no closed form.  Here the second moment is the mean square gradient of
-    the unit: the metric is a multiple of the identity within each unit, and the prox with threshold
-    ``step_j lam`` is exact.  The first moment is an average of gradients (not a velocity), so the
-    fixed points are those of ``loss + lam penalty`` with this very lambda, whatever ``betas`` are.
-
-    Parameters
-    ----------
-    lr : float
-        Step of a unit whose gradient is steady.
-    betas : tuple of float
-    eps : float
-    """
-
-    def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self.lr, self.betas, self.eps = lr, betas, eps
-        self.count = 0
-        self.first: Tensor | None = None
-        self.second: Tensor | None = None
-
-    def step(self, rows: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step: rows (g, q) and their gradient -> (new rows, step sizes (g,))."""
-        if self.first is None or self.second is None:
-            self.first, self.second = torch.zeros_like(rows), rows.new_zeros(len(rows))
-        self.count += 1
-        first_decay, second_decay = self.betas
-        self.first.mul_(first_decay).add_(gradient, alpha=1 - first_decay)
-        self.second.mul_(second_decay).add_(gradient.square().mean(dim=1), alpha=1 - second_decay)
-        scale = (self.second / (1 - second_decay**self.count)).sqrt() + self.eps
-        step = self.lr / scale
-        return rows - step[:, None] * (self.first / (1 - first_decay**self.count)), step
 
 
 class Diverged(ArithmeticError):
@@ -233,9 +198,7 @@ class ProximalTrainer:
             self.model.train()
         for parameter in self._parameters:
             parameter.grad = None
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
-            outputs = self.model(x)
-        value = self.loss(outputs.float() if self.amp else outputs, y)
+        value = self.loss(self._outputs(x), y)
         value.backward()
         loss = float(value.detach())
         if not math.isfinite(loss):
@@ -258,10 +221,19 @@ class ProximalTrainer:
         self.living = torch.cat(living) if living else self.living
         return loss
 
+    def _outputs(self, x: Tensor) -> Tensor:
+        if not self.amp:
+            return self.model(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            outputs: Tensor = self.model(x)
+        return outputs.float()
+
     @torch.no_grad()
     def _cap(self) -> None:
         for matrix, cap in zip(self._matrices, self.caps or (), strict=True):
-            matrix.mul_((cap / torch.linalg.vector_norm(matrix).clamp(min=1e-30)).clamp(max=1.0))
+            norm = float(torch.linalg.vector_norm(matrix))
+            if norm > cap:
+                matrix.mul_(cap / norm)
 
     def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], lam: float) -> float:
         """One pass over the batches; returns the mean of the batch losses."""

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from debugnet.sparse_training import proximal
 from debugnet.sparse_training.proximal import hierarchical_prox, sparse_group_prox, survival
+from debugnet.sparse_training.unit_adam import UnitAdam
 
 
 def objective(b, w, v, u, t, s):
@@ -61,6 +62,24 @@ def test_prox_by_rows_and_by_tensors_agree(dtype, M):
     found = hierarchical_prox(V, U, threshold, M, l1_threshold=l1, direction=direction)
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_by_units_is_its_formula(dtype):
+    """What is compiled for the CPU, against the docstring's definition by tensors."""
+    generator = torch.Generator().manual_seed(0)
+    stepper, rows = UnitAdam(0.1, betas=(0.8, 0.95)), torch.randn(7, 11, generator=generator, dtype=dtype)
+    expected, first, second = rows.clone(), torch.zeros_like(rows), torch.zeros(7, dtype=dtype)
+    for count in range(1, 6):
+        gradient = torch.randn(11, 7, generator=generator, dtype=dtype).T  # as a layer's weights are laid out
+        gradient[3] = 0
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.95 * second + 0.05 * gradient.square().mean(dim=1)
+        step = 0.1 / ((second / (1 - 0.95**count)).sqrt() + 1e-8)
+        expected = expected - step[:, None] * first / (1 - 0.8**count)
+        rows, steps = stepper.step(rows, gradient)
+        torch.testing.assert_close(rows, expected)
+        torch.testing.assert_close(steps, step)
 
 
 def test_no_hierarchy_is_the_group_lasso_and_survival_is_the_boundary():

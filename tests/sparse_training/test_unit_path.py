@@ -15,7 +15,6 @@ from debugnet.sparse_training.penalties import HiddenGroupPenalty, InputGroupPen
 from debugnet.sparse_training.proximal_training import (
     Batches,
     ProximalTrainer,
-    UnitAdam,
     evaluate,
     family_loss,
     full_gradient,
@@ -24,6 +23,7 @@ from debugnet.sparse_training.proximal_training import (
 from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.retraining import relax, retrain
 from debugnet.sparse_training.subsets import PathOptions, Subset
+from debugnet.sparse_training.unit_adam import UnitAdam
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import UnitPathFitter
 

@@ -109,6 +109,8 @@ class Design:
         features far from zero mean; else float32.
     far_from_zero : bool
         True where a feature's mean is so large that float32 products of raw values lose too much.
+    single_is_safe : bool
+        True where float32 products lose nothing but rounding: the storage is no finer, and no feature is far from zero.
     mean, inverse_scale : Tensor (d,), float64, on the device
     """
 
@@ -130,8 +132,8 @@ class Design:
         self.mean = torch.as_tensor(mean, dtype=torch.float64, device=self.device)
         self.inverse_scale = torch.as_tensor(inverse_scale, dtype=torch.float64, device=self.device)
         self.far_from_zero = bool(((self.mean * self.inverse_scale).abs() > MAX_FLOAT32_OFFSET).any())
-        double = X.dtype == torch.float64 or X.numel() <= SMALL or self.far_from_zero
-        self.dtype = torch.float64 if double else torch.float32
+        self.single_is_safe = X.dtype != torch.float64 and not self.far_from_zero
+        self.dtype = torch.float32 if self.single_is_safe and X.numel() > SMALL else torch.float64
 
     @classmethod
     def standardized(cls, X: Tensor, communicator: Communicator) -> Design:

@@ -1,8 +1,8 @@
 """The likelihoods: loss, residual and convex conjugate of one row of scores.
 
-Every method works on a block of rows and is elementwise in the rows: ``scores`` is
-``(n, K)``, ``target`` is what :meth:`Family.encode` made of ``y``.  Weights, sums over rows
-and penalties live elsewhere (:mod:`debugnet.glm.problem`, :mod:`debugnet.glm.penalties`).
+Every method works on a block of rows and is elementwise in the rows: ``scores`` is ``(n, K)``, or ``(P, n, K)`` for
+the scores of the same rows at P points; ``target`` is what :meth:`Family.encode` made of ``y``.  Weights, sums over
+rows and penalties live elsewhere (:mod:`debugnet.glm.problem`, :mod:`debugnet.glm.penalties`).
 """
 
 from __future__ import annotations
@@ -56,10 +56,15 @@ class Family(Protocol):
 
 def softmax(scores: Tensor) -> Tensor:
     """Softmax of each row; on the CPU torch's own is several times slower where the classes are few."""
-    if scores.is_cuda or scores.shape[1] >= 64:
-        return torch.softmax(scores, dim=1)
-    out = (scores - scores.amax(dim=1, keepdim=True)).exp_()
-    return out.div_(out.sum(dim=1, keepdim=True))
+    if scores.is_cuda or scores.shape[-1] >= 64:
+        return torch.softmax(scores, dim=-1)
+    out = (scores - scores.amax(dim=-1, keepdim=True)).exp_()
+    return out.div_(out.sum(dim=-1, keepdim=True))
+
+
+def _column(target: Tensor, scores: Tensor) -> Tensor:
+    """Class of each row (n,) as an index (..., n, 1) into the last dimension of ``scores``."""
+    return target.expand(scores.shape[:-1])[..., None]
 
 
 class Multinomial:
@@ -71,12 +76,12 @@ class Multinomial:
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of each row, in nats."""
-        return torch.logsumexp(scores, dim=1) - scores.gather(1, target[:, None])[:, 0]
+        return torch.logsumexp(scores, dim=-1) - scores.gather(-1, _column(target, scores))[..., 0]
 
     def residual(self, scores: Tensor, target: Tensor) -> Tensor:
         """``softmax(scores) - onehot``."""
         out = softmax(scores)
-        return out.scatter_add_(1, target[:, None], out.new_full((len(out), 1), -1.0))
+        return out.scatter_add_(-1, _column(target, out), out.new_full((), -1.0).expand(*out.shape[:-1], 1))
 
     def mean(self, scores: Tensor) -> Tensor:
         """Class probabilities."""
@@ -96,8 +101,8 @@ class Multinomial:
 
     def conjugate(self, dual: Tensor, target: Tensor) -> Tensor:
         """``sum_k q_k log q_k`` with ``q = dual + onehot`` (negative entropy on the simplex)."""
-        q = dual.scatter_add(1, target[:, None], dual.new_ones((len(dual), 1))).clamp_(min=0)
-        return torch.xlogy(q, q).sum(dim=1)
+        q = dual.scatter_add(-1, _column(target, dual), dual.new_ones(()).expand(*dual.shape[:-1], 1)).clamp_(min=0)
+        return torch.xlogy(q, q).sum(dim=-1)
 
 
 class Binomial:
@@ -109,7 +114,7 @@ class Binomial:
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Logistic loss of each row, in nats, summed over outputs."""
-        return (torch.nn.functional.softplus(scores) - target * scores).sum(dim=1)
+        return (torch.nn.functional.softplus(scores) - target * scores).sum(dim=-1)
 
     def residual(self, scores: Tensor, target: Tensor) -> Tensor:
         """``sigmoid(scores) - y``."""
@@ -121,7 +126,7 @@ class Binomial:
 
     def shifted(self, scores: Tensor) -> ShiftedScores:
         """See :class:`debugnet.glm.shifted_scores.ShiftedLogistic`."""
-        return ShiftedLogistic(scores)
+        return ShiftedLogistic(scores, self.loss)
 
     def variance(self, mean: Tensor) -> Tensor:
         """``p (1 - p)``."""
@@ -134,7 +139,7 @@ class Binomial:
     def conjugate(self, dual: Tensor, target: Tensor) -> Tensor:
         """``q log q + (1 - q) log(1 - q)`` with ``q = dual + y``, summed over outputs."""
         q = (dual + target).clamp_(0, 1)
-        return (torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q)).sum(dim=1)
+        return (torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q)).sum(dim=-1)
 
 
 class Gaussian:
@@ -146,7 +151,7 @@ class Gaussian:
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Half squared error of each row."""
-        return (scores - target).square().sum(dim=1).mul_(0.5)
+        return (scores - target).square().sum(dim=-1).mul_(0.5)
 
     def residual(self, scores: Tensor, target: Tensor) -> Tensor:
         """``scores - y``."""
@@ -158,7 +163,7 @@ class Gaussian:
 
     def shifted(self, scores: Tensor) -> ShiftedScores:
         """See :class:`debugnet.glm.shifted_scores.ShiftedIdentity`."""
-        return ShiftedIdentity(scores)
+        return ShiftedIdentity(scores, self.loss)
 
     def variance(self, mean: Tensor) -> Tensor:
         """Ones."""
@@ -170,7 +175,7 @@ class Gaussian:
 
     def conjugate(self, dual: Tensor, target: Tensor) -> Tensor:
         """``u^2 / 2 + u y``, summed over outputs."""
-        return (dual.square() * 0.5 + dual * target).sum(dim=1)
+        return (dual.square() * 0.5 + dual * target).sum(dim=-1)
 
 
 #: The families by the name a user types.

@@ -46,14 +46,14 @@ def fit_null_model(problem: GLMProblem) -> NullModel:
     ``strength_j / l1_ratio`` (procedures.md row 10, with the statistics of the standardized
     features and the sample weights).
     """
-    point = fit_unpenalized(problem, *problem.zeros())
+    point = _at_optimum(problem, *problem.zeros())
     free = torch.nonzero((problem.penalty.factor == 0) & problem.design.alive).ravel()
     if len(free) and not bool(point.weight.any()):  # Newton left them alone
         point = _by_fista(problem, free)
-    gradient = problem.gradient(problem.residual(point.scores), torch.float64)
+    gradient = problem.gradient(problem.residual(point.scores[0]), torch.float64)
     strength = torch.where(problem.design.alive, problem.penalty.strength(gradient), 0.0)
     lambda_max = float(strength.max()) / problem.penalty.l1_ratio
-    return NullModel(point.weight, point.bias, problem.loss(point.scores), lambda_max)
+    return NullModel(point.weight[0], point.bias[0], problem.loss(point.scores[0]), lambda_max)
 
 
 def _by_fista(problem: GLMProblem, free: Tensor) -> Unpenalized:
@@ -62,7 +62,11 @@ def _by_fista(problem: GLMProblem, free: Tensor) -> Unpenalized:
     design = Design.standardized(problem.design.columns(free, torch.float64), problem.communicator)
     part = replace(problem, design=design, penalty=problem.penalty.select(free))
     weight[:, free], bias = minimize(part, 0.0, *part.zeros(), threshold=1e-10, max_epochs=5000)
-    return fit_unpenalized(problem, weight, bias)
+    return _at_optimum(problem, weight, bias)
+
+
+def _at_optimum(problem: GLMProblem, weight: Tensor, bias: Tensor) -> Unpenalized:
+    return fit_unpenalized(problem, weight[None], bias[None])
 
 
 def make_grid(

@@ -218,7 +218,7 @@ class PathFit:
         missing = [p for p in pending if not p.monitor.covers(p.solution)]
         if missing:
             points = [(p.lam, p.solution.weight, p.solution.bias) for p in missing]
-            for p, certificate in zip(missing, certify_many(self.problem, points), strict=True):
+            for p, certificate in zip(missing, certify_many(self.problem, points, self.options.tol), strict=True):
                 p.monitor.take(p.solution.weight, certificate)
         shared = (time.perf_counter() - began) / max(1, len(pending))
         for p in pending:
@@ -240,7 +240,7 @@ class PathFit:
             if again.status == "diverged":
                 return
             p.solution = again
-            p.monitor.take(again.weight, certify(self.problem, p.lam, again.weight, again.bias))
+            p.monitor.take(again.weight, certify(self.problem, p.lam, again.weight, again.bias, tol))
             p.seconds += time.perf_counter() - began
 
     def _point(self, p: _Pending) -> PathPoint:
@@ -300,7 +300,7 @@ class PathMonitor:
 
     def done(self, weight: Tensor, bias: Tensor) -> bool:
         """Certify and compare with the tolerance."""
-        self.take(weight, certify(self._fit.problem, self.lam, weight, bias))
+        self.take(weight, certify(self._fit.problem, self.lam, weight, bias, self.tol))
         return self.met
 
     def take(self, weight: Tensor, certificate: Certificate) -> None:

@@ -24,6 +24,8 @@ from debugnet.glm.prox import group_soft_threshold, nonnegative_soft_threshold, 
 class Penalty(Protocol):
     """What a solver and the certificate may ask of a penalty; W, G, C are (K, d) with d = len(factor).
 
+    All but :meth:`prox` also take P points at once: W, G, C (P, K, d) and lam (P,).
+
     Attributes
     ----------
     name : str
@@ -42,25 +44,25 @@ class Penalty(Protocol):
     nonnegative: bool
     entrywise: bool
 
-    def value(self, W: Tensor, lam: float) -> float:
-        """Penalty at W (0 outside of the constraint's view: W is taken as feasible)."""
+    def value(self, W: Tensor, lam: float | Tensor) -> Tensor:
+        """Penalty at W, () or (P,) (0 outside of the constraint's view: W is taken as feasible)."""
 
     def prox(self, V: Tensor, lam: float, step: Tensor | float) -> Tensor:
         """``argmin_W ||W - V||^2 / (2 step) + penalty(W)``; step a float, or (d,)."""
 
-    def kkt_violation(self, W: Tensor, G: Tensor, lam: float) -> Tensor:
-        """Distance of 0 from ``G + d penalty(W)``, with G the gradient of the loss: (K, d) or (d,)."""
+    def kkt_violation(self, W: Tensor, G: Tensor, lam: float | Tensor) -> Tensor:
+        """Distance of 0 from ``G + d penalty(W)``, G the gradient of the loss, the worst per feature: (d,) or (P, d)."""
 
-    def conjugate(self, C: Tensor, lam: float) -> float:
-        """``sup_W <C, W> - penalty(W)``; may be infinite."""
+    def conjugate(self, C: Tensor, lam: float | Tensor) -> Tensor:
+        """``sup_W <C, W> - penalty(W)``, () or (P,); may be infinite."""
 
-    def feasible_scale(self, C: Tensor, lam: float) -> float:
-        """Largest s in [0, 1] such that s C has a zero l1 part of the conjugate."""
+    def feasible_scale(self, C: Tensor, lam: float | Tensor) -> Tensor:
+        """Largest s in [0, 1] such that s C has a zero l1 part of the conjugate: () or (P,)."""
 
     def strength(self, G: Tensor) -> Tensor:
         """Per feature, the ``lam * l1_ratio`` (divided by nothing else) below which 0 stops being optimal.
 
-        G is the gradient (K, d) at W = 0; (d,), with the factor divided out; 0 for unpenalized features.
+        G is the gradient (K, d) at W = 0; (d,) or (P, d), with the factor divided out; 0 for unpenalized features.
         """
 
     def select(self, index: Tensor) -> Penalty:
@@ -77,10 +79,10 @@ class ElasticNet:
     name: str = "elastic_net"
     entrywise: bool = True
 
-    def value(self, W: Tensor, lam: float) -> float:
+    def value(self, W: Tensor, lam: float | Tensor) -> Tensor:
         """Return ``lam sum_j f_j (rho sum_k |W_kj| + (1 - rho)/2 sum_k W_kj^2)``."""
-        per_feature = self.l1_ratio * W.abs().sum(0) + (1 - self.l1_ratio) / 2 * W.square().sum(0)
-        return lam * float(per_feature @ self.factor.to(W.dtype))
+        per_feature = self.l1_ratio * W.abs().sum(dim=-2) + (1 - self.l1_ratio) / 2 * W.square().sum(dim=-2)
+        return lam * (per_feature @ self.factor.to(W.dtype))
 
     def prox(self, V: Tensor, lam: float, step: Tensor | float) -> Tensor:
         """Soft threshold, then ridge shrinkage."""
@@ -88,26 +90,27 @@ class ElasticNet:
         shrink = nonnegative_soft_threshold if self.nonnegative else soft_threshold
         return shrink(V, t * self.l1_ratio) / (1 + t * (1 - self.l1_ratio))
 
-    def kkt_violation(self, W: Tensor, G: Tensor, lam: float) -> Tensor:
-        """Entrywise distance (K, d)."""
-        t = lam * self.factor
+    def kkt_violation(self, W: Tensor, G: Tensor, lam: float | Tensor) -> Tensor:
+        """Entrywise distance, the largest of a feature's."""
+        t = _times(lam, self.factor)[..., None, :]
         smooth = G + t * (1 - self.l1_ratio) * W
         at_zero = -(smooth + t * self.l1_ratio) if self.nonnegative else smooth.abs() - t * self.l1_ratio
-        return torch.where(W == 0, at_zero.clamp(min=0), (smooth + t * self.l1_ratio * W.sign()).abs())
+        entries = torch.where(W == 0, at_zero.clamp(min=0), (smooth + t * self.l1_ratio * W.sign()).abs())
+        return entries.amax(dim=-2)
 
-    def conjugate(self, C: Tensor, lam: float) -> float:
+    def conjugate(self, C: Tensor, lam: float | Tensor) -> Tensor:
         """``sum (|C| - lam rho f)_+^2 / (2 lam (1 - rho) f)``, infinite where the divisor is 0."""
-        size = C if self.nonnegative else C.abs()
-        return _squared_excess(size - lam * self.l1_ratio * self.factor, lam * (1 - self.l1_ratio) * self.factor)
+        size, t = C if self.nonnegative else C.abs(), _times(lam, self.factor)[..., None, :]
+        return _squared_excess(size - t * self.l1_ratio, t * (1 - self.l1_ratio)).sum(dim=(-2, -1))
 
-    def feasible_scale(self, C: Tensor, lam: float) -> float:
+    def feasible_scale(self, C: Tensor, lam: float | Tensor) -> Tensor:
         """``min(1, lam rho f / |C|)``."""
-        size = (C.clamp(min=0) if self.nonnegative else C.abs()).amax(dim=0)
-        return _scale(size, lam * self.l1_ratio * self.factor)
+        size = (C.clamp(min=0) if self.nonnegative else C.abs()).amax(dim=-2)
+        return _scale(size, _times(lam, self.l1_ratio * self.factor))
 
     def strength(self, G: Tensor) -> Tensor:
         """``max_k |G_kj| / f_j``."""
-        size = ((-G).clamp(min=0) if self.nonnegative else G.abs()).amax(dim=0)
+        size = ((-G).clamp(min=0) if self.nonnegative else G.abs()).amax(dim=-2)
         return torch.where(self.factor > 0, size / self.factor, 0.0)
 
     def select(self, index: Tensor) -> ElasticNet:
@@ -129,11 +132,11 @@ class GroupLasso:
     name: str = "group_lasso"
     entrywise: bool = False
 
-    def value(self, W: Tensor, lam: float) -> float:
+    def value(self, W: Tensor, lam: float | Tensor) -> Tensor:
         """Return ``lam sum_j f_j (rho g ||W_j||_2 + (1 - rho)/2 ||W_j||_2^2)``."""
-        norm = torch.linalg.vector_norm(W, dim=0)
+        norm = torch.linalg.vector_norm(W, dim=-2)
         per_feature = self.l1_ratio * self.group_weight * norm + (1 - self.l1_ratio) / 2 * norm.square()
-        return lam * float(per_feature @ self.factor.to(W.dtype))
+        return lam * (per_feature @ self.factor.to(W.dtype))
 
     def prox(self, V: Tensor, lam: float, step: Tensor | float) -> Tensor:
         """Group threshold, then ridge shrinkage; with the constraint, of the positive part."""
@@ -141,27 +144,28 @@ class GroupLasso:
         V = V.clamp(min=0) if self.nonnegative else V
         return group_soft_threshold(V, t * self.l1_ratio * self.group_weight) / (1 + t * (1 - self.l1_ratio))
 
-    def kkt_violation(self, W: Tensor, G: Tensor, lam: float) -> Tensor:
-        """Distance per group (d,)."""
-        t = lam * self.factor
+    def kkt_violation(self, W: Tensor, G: Tensor, lam: float | Tensor) -> Tensor:
+        """Distance per group."""
+        t = _times(lam, self.factor)
         threshold = t * self.l1_ratio * self.group_weight
-        smooth = G + t * (1 - self.l1_ratio) * W
-        norm = torch.linalg.vector_norm(W, dim=0)
-        inside = smooth + threshold * W / norm.clamp(min=torch.finfo(W.dtype).tiny)
+        smooth = G + (t * (1 - self.l1_ratio))[..., None, :] * W
+        norm = torch.linalg.vector_norm(W, dim=-2)
+        inside = smooth + (threshold / norm.clamp(min=torch.finfo(W.dtype).tiny))[..., None, :] * W
         if self.nonnegative:  # a zero entry of a living group may have a positive gradient
             inside = torch.where(W == 0, inside.clamp(max=0), inside)
             smooth = smooth.clamp(max=0)
-        at_zero = torch.linalg.vector_norm(smooth, dim=0) - threshold
-        return torch.where(norm == 0, at_zero.clamp(min=0), torch.linalg.vector_norm(inside, dim=0))
+        at_zero = torch.linalg.vector_norm(smooth, dim=-2) - threshold
+        return torch.where(norm == 0, at_zero.clamp(min=0), torch.linalg.vector_norm(inside, dim=-2))
 
-    def conjugate(self, C: Tensor, lam: float) -> float:
+    def conjugate(self, C: Tensor, lam: float | Tensor) -> Tensor:
         """``sum_j (||C_j|| - lam rho g f_j)_+^2 / (2 lam (1 - rho) f_j)``."""
-        excess = self._norm(C) - lam * self.l1_ratio * self.group_weight * self.factor
-        return _squared_excess(excess, lam * (1 - self.l1_ratio) * self.factor)
+        t = _times(lam, self.factor)
+        excess = self._norm(C) - t * self.l1_ratio * self.group_weight
+        return _squared_excess(excess, t * (1 - self.l1_ratio)).sum(dim=-1)
 
-    def feasible_scale(self, C: Tensor, lam: float) -> float:
+    def feasible_scale(self, C: Tensor, lam: float | Tensor) -> Tensor:
         """``min(1, lam rho g f_j / ||C_j||)``."""
-        return _scale(self._norm(C), lam * self.l1_ratio * self.group_weight * self.factor)
+        return _scale(self._norm(C), _times(lam, self.l1_ratio * self.group_weight * self.factor))
 
     def strength(self, G: Tensor) -> Tensor:
         """``||G_j|| / (g f_j)``."""
@@ -172,16 +176,20 @@ class GroupLasso:
         return GroupLasso(self.l1_ratio, self.factor[index], self.nonnegative, self.group_weight)
 
     def _norm(self, C: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(C.clamp(min=0) if self.nonnegative else C, dim=0)
+        return torch.linalg.vector_norm(C.clamp(min=0) if self.nonnegative else C, dim=-2)
 
 
-def _squared_excess(excess: Tensor, ridge: Tensor) -> float:
-    """``sum excess_+^2 / (2 ridge)``: 0 where there is no excess, infinite where it meets no ridge."""
-    excess = excess.clamp(min=0)
-    return float(torch.where(excess > 0, excess.square() / (2 * ridge), 0.0).sum())
+def _times(lam: float | Tensor, factor: Tensor) -> Tensor:
+    """``lam f``: (d,) for a number, (P, d) for lam (P,)."""
+    return lam[:, None] * factor if isinstance(lam, Tensor) else lam * factor
 
 
-def _scale(size: Tensor, bound: Tensor) -> float:
-    """Largest s in [0, 1] with s * size <= bound; unpenalized features (bound 0) do not count."""
+def _squared_excess(excess: Tensor, ridge: Tensor) -> Tensor:
+    """``excess_+^2 / (2 ridge)``: 0 where there is no excess, infinite where it meets no ridge."""
+    return torch.where(excess > 0, excess.square() / (2 * ridge), 0.0)
+
+
+def _scale(size: Tensor, bound: Tensor) -> Tensor:
+    """Largest s in [0, 1] with s * size <= bound, last dim; unpenalized features (bound 0) do not count."""
     ratio = torch.where((size > bound) & (bound > 0), bound / size, 1.0)
-    return float(ratio.min()) if ratio.numel() else 1.0
+    return ratio.amin(dim=-1) if ratio.shape[-1] else ratio.sum(dim=-1) + 1.0

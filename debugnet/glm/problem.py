@@ -97,32 +97,37 @@ class GLMProblem:
         return out if self.offset is None else out.add_(self.offset)
 
     def loss(self, scores: Tensor) -> float:
-        """Weighted mean loss, accumulated in float64."""
+        """Weighted mean loss of scores (n, K), accumulated in float64."""
+        return float(self.losses(scores))
+
+    def losses(self, scores: Tensor) -> Tensor:
+        """Weighted mean loss at each of P points, accumulated in float64: (P, n, K) -> (P,)."""
         rows = self.family.loss(scores, self.target).to(torch.float64)
-        return float(self.communicator.sum_(self.sample_weight @ rows))
+        return self.communicator.sum_(rows @ self.sample_weight)
 
     def residual(self, scores: Tensor) -> Tensor:
         """Derivative of the mean loss in the scores, sample weights included: (n, K)."""
         return self.family.residual(scores, self.target).mul_(self.sample_weight[:, None])
 
-    def residual_of_mean(self, mean: Tensor) -> Tensor:
-        """:meth:`residual` from the family's mean (n, K) at the scores, float64; written into ``mean``."""
+    def residual_of_mean(self, weighted_mean: Tensor) -> Tensor:
+        """:meth:`residual` from the mean of P points times the sample weights (P, n, K), float64; written into it."""
+        weight = self.sample_weight[:, None]
         if self.target.ndim == 2:
-            return mean.sub_(self.target).mul_(self.sample_weight[:, None])
-        mean.mul_(self.sample_weight[:, None])
-        return mean.scatter_add_(1, self.target[:, None], -self.sample_weight[:, None])
+            return weighted_mean.sub_(self.target * weight)
+        shape = (*weighted_mean.shape[:-1], 1)
+        return weighted_mean.scatter_add_(-1, self.target[:, None].expand(shape), -weight.expand(shape))
 
     def gradient(self, residual: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Gradient of the mean loss in W from :meth:`residual`: (K, d) float64."""
         return self.design.gradient(residual, dtype)
 
     def bias_gradient(self, residual: Tensor) -> Tensor:
-        """Gradient of the mean loss in the bias from :meth:`residual`: (K,) float64."""
-        return self.communicator.sum_(residual.sum(dim=0, dtype=torch.float64))
+        """Gradient of the mean loss in the bias from :meth:`residual`, (n, K) or (P, n, K): (K,) or (P, K) float64."""
+        return self.communicator.sum_(residual.sum(dim=-2, dtype=torch.float64))
 
     def objective(self, W: Tensor, bias: Tensor, lam: float) -> float:
         """Mean loss plus penalty in float64; one pass over the data."""
-        return self.loss(self.scores(W, bias, torch.float64)) + self.penalty.value(W.to(torch.float64), lam)
+        return self.loss(self.scores(W, bias, torch.float64)) + float(self.penalty.value(W.to(torch.float64), lam))
 
     def with_penalty(self, penalty: Penalty) -> GLMProblem:
         """The same problem under another penalty."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -39,68 +40,91 @@ MAX_FREE = 200
 
 @dataclass(frozen=True)
 class Unpenalized:
-    """A point whose unpenalized part is optimal.
+    """P points whose unpenalized part is optimal.
 
     Attributes
     ----------
-    weight : Tensor (K, d), float64
-    bias : Tensor (K,), float64
+    weight : Tensor (P, K, d), float64
+    bias : Tensor (P, K), float64
         Centred to mean zero for multinomial, whose bias is free up to a constant.
-    scores : Tensor (n, K), float64
+    scores : Tensor (P, n, K), float64
         Offset included.
-    mean : Tensor (n, K), float64
-        Mean of the family at the scores.
+    residual : Tensor (P, n, K), float64
+        Derivative of the mean loss in the scores, sample weights included.
+    loss : Tensor (P,), float64
+        Mean loss.
     """
 
     weight: Tensor
     bias: Tensor
     scores: Tensor
-    mean: Tensor
+    residual: Tensor
+    loss: Tensor
 
 
 def fit_unpenalized(problem: GLMProblem, weight: Tensor, bias: Tensor, scores: Tensor | None = None) -> Unpenalized:
-    """Move the bias and the unpenalized weights to their optimum for the rest of ``weight`` (K, d).
+    """Move the biases and the unpenalized weights to their optimum for the rest of ``weight``.
 
     Sign-constrained features, or more than :data:`MAX_FREE`, stay as they are: only the bias moves.
-    ``scores`` (n, K), float64, of (weight, bias) are taken over, and written to, where they are known.
+
+    Parameters
+    ----------
+    problem : GLMProblem
+    weight : Tensor (P, K, d)
+    bias : Tensor (P, K)
+    scores : Tensor (P, n, K), float64, optional
+        Those of (weight, bias) where they are known; written to.
     """
-    bias = bias.to(torch.float64)
-    scores = problem.scores(weight, bias, torch.float64) if scores is None else scores
+    weight, bias = weight.to(torch.float64), bias.to(torch.float64)
+    if scores is None:
+        points = zip(weight, bias, strict=True)
+        scores = torch.stack([problem.scores(W, b, torch.float64) for W, b in points])
     free = problem.free_features
     if problem.penalty.nonnegative or len(free) > MAX_FREE:
         free = free[:0]
-    if len(free) == 0:
-        if not problem.fit_intercept:
-            return Unpenalized(weight, torch.zeros_like(bias), scores, problem.family.mean(scores))
-        model = _Bias(problem, scores)
-        shift = _newton(problem, model)
-        mean = model.mean(shift)
-        scores += shift
-        bias = bias + shift
-    else:
-        move, scores, mean = _fit_free_features(problem, free, scores)
-        weight = weight.clone()
-        weight[:, free] += move[:, len(move.T) - len(free) :]
-        bias = bias + move[:, 0] if problem.fit_intercept else torch.zeros_like(bias)
-    if problem.fit_intercept and not problem.family.separable:
-        middle = bias.mean()
-        scores -= middle
-        bias = bias - middle
-    return Unpenalized(weight, bias, scores, mean)
+    if problem.fit_intercept and len(free) == 0:
+        return _with_best_bias(problem, weight, bias, scores)
+    if len(free):
+        weight, bias = _fit_free_features(problem, free, weight, bias, scores)
+    if not problem.fit_intercept:
+        bias = torch.zeros_like(bias)
+    return Unpenalized(weight, bias, scores, problem.residual(scores), problem.losses(scores))
 
 
-def _fit_free_features(problem: GLMProblem, free: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(move of bias and free weights (K, 1 + p) or (K, p), new scores, new mean)."""
+def _with_best_bias(problem: GLMProblem, weight: Tensor, bias: Tensor, scores: Tensor) -> Unpenalized:
+    model = _Bias(problem, scores)
+    shift = _centred(problem, bias, _newton(problem, model))
+    loss, residual = model.losses(shift), model.residual(shift)
+    scores += shift[:, None]
+    return Unpenalized(weight, bias + shift, scores, residual, loss)
+
+
+def _fit_free_features(
+    problem: GLMProblem, free: Tensor, weight: Tensor, bias: Tensor, scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(new weight, new bias), point by point; ``scores`` are moved in place."""
     U = problem.design.columns(free, torch.float64)
     if problem.fit_intercept:
         U = torch.cat([U.new_ones((len(U), 1)), U], dim=1)
-    move = _newton(problem, _FreeFeatures(problem, scores, U))
-    scores = scores + U @ move.T
-    return move, scores, problem.family.mean(scores)
+    weight, bias = weight.clone(), bias.clone()
+    for i in range(len(weight)):
+        move = _newton(problem, _FreeFeatures(problem, scores[i], U))[0]
+        if problem.fit_intercept:
+            shift = _centred(problem, bias[i][None], move[None, :, 0])[0]
+            move = torch.cat([shift[:, None], move[:, 1:]], dim=1)
+            bias[i] += shift
+        weight[i][:, free] += move[:, len(move.T) - len(free) :]
+        scores[i] += U @ move.T
+    return weight, bias
+
+
+def _centred(problem: GLMProblem, bias: Tensor, shift: Tensor) -> Tensor:
+    """``shift`` (P, K) such that, where the same for all classes changes nothing, bias + shift has mean zero."""
+    return shift if problem.family.separable else shift - (bias + shift).mean(dim=1, keepdim=True)
 
 
 class _Smooth(Protocol):
-    """The loss in the unknowns C: (K,) for the bias alone, or (K, p)."""
+    """The loss of P points in the unknowns C: (P, K) for the bias alone, or (1, K, p)."""
 
     start: Tensor
 
@@ -111,65 +135,83 @@ class _Smooth(Protocol):
         """``slope -> H^{-1} slope`` at C."""
 
     def scores(self, C: Tensor) -> Tensor:
-        """Scores (n, K) at C."""
+        """Scores (P, n, K) at C."""
 
-    def longest(self, step: Tensor) -> float:
-        """Largest change of a score along a step."""
+    def longest(self, step: Tensor) -> Tensor:
+        """Largest change of a score along a step: (P,)."""
 
 
 def _newton(problem: GLMProblem, model: _Smooth) -> Tensor:
-    """``argmin_C loss`` by damped Newton; the Hessian is kept while the slope falls fast (chord steps)."""
-    C, solve, last = model.start, None, math.inf
+    """``argmin_C loss`` by damped Newton, all points side by side.
+
+    The Hessian is kept while the slopes fall fast (chord steps); a point that is done moves no more.
+    """
+    C, solve = model.start, None
+    each = (len(C),) + (1,) * (C.ndim - 1)  # a number per point beside C
+    last = C.new_full((len(C),), math.inf)
+    going = torch.ones_like(last, dtype=torch.bool)
     for _ in range(MAX_STEPS):
         slope = model.slope(C)
-        size = float(slope.abs().max())
-        if size <= TOLERANCE or (size <= ROUNDING and size > 0.5 * last):
+        size = slope.flatten(1).abs().amax(dim=1)
+        going &= (size > TOLERANCE) & ((size > ROUNDING) | (size <= 0.5 * last))
+        if not bool(going.any()):
             break
-        if solve is None or size > CHORD * last:
+        if solve is None or bool((going & (size > CHORD * last)).any()):
             solve = model.inverse_hessian(C)
         last = size
         step = -solve(slope)
-        if not bool(torch.isfinite(step).all()) or float((step * slope).sum()) >= 0:
-            step = -slope / problem.family.curvature  # a Hessian that vanishes (saturated rows)
+        falls = (step * slope).flatten(1).sum(dim=1) < 0  # never so where a step is not finite
+        if not bool(falls.all()):  # a Hessian that vanishes (saturated rows)
+            step = torch.where(falls.view(each), step, -slope / problem.family.curvature)
+        step = torch.where(going.view(each), step, 0.0)
         fraction = _descending_fraction(problem, model, C, step, slope)
-        if fraction == 0:
-            break
-        C = C + fraction * step
+        going &= fraction > 0
+        C = C + fraction.view(each) * step
     return C
 
 
-def _descending_fraction(problem: GLMProblem, model: _Smooth, C: Tensor, step: Tensor, slope: Tensor) -> float:
-    """How much of a step to take: all of a short one, else what lets the loss fall (Armijo); 0 where nothing does."""
-    if problem.family.name == "gaussian" or model.longest(step) <= SAFE:
-        return 1.0
-    loss, decrease, fraction = problem.loss(model.scores(C)), float((slope * step).sum()), 1.0
+def _descending_fraction(problem: GLMProblem, model: _Smooth, C: Tensor, step: Tensor, slope: Tensor) -> Tensor:
+    """How much of each point's step to take, (P,): all of a short one, else what lets the loss fall (Armijo), or 0."""
+    fraction = C.new_ones(len(C))
+    if problem.family.name == "gaussian":
+        return fraction
+    fine = model.longest(step) <= SAFE
+    if bool(fine.all()):
+        return fraction
+    loss, decrease = problem.losses(model.scores(C)), (slope * step).flatten(1).sum(dim=1)
     for _ in range(30):
-        value = problem.loss(model.scores(C + fraction * step))
+        value = problem.losses(model.scores(C + fraction.view((-1,) + (1,) * (C.ndim - 1)) * step))
         # A sum over many rows is exact to some 1e-14 of itself: less than that is no increase.
-        if value <= loss + 1e-4 * fraction * decrease + 1e-14 * abs(loss):
+        fine |= value <= loss + 1e-4 * fraction * decrease + 1e-14 * loss.abs()
+        if bool(fine.all()):
             return fraction
-        fraction /= 2
-    return 0.0
+        fraction = torch.where(fine, fraction, fraction / 2)
+    return torch.where(fine, fraction, 0.0)
 
 
 class _Bias:
-    """The bias alone: all exponentials are taken once."""
+    """The biases alone, (P, K): all exponentials are taken once."""
 
     def __init__(self, problem: GLMProblem, scores: Tensor) -> None:
         self._problem, self._start = problem, scores
-        self.start = scores.new_zeros(scores.shape[1])
+        self.start = scores.new_zeros((len(scores), scores.shape[2]))
         self._base, self._shifted = self.start, problem.family.shifted(scores)
 
     def _at(self, C: Tensor) -> tuple[ShiftedScores, Tensor]:
         shift = C - self._base
         if float(shift.abs().max()) > FAR:
-            self._base, self._shifted = C, self._problem.family.shifted(self._start + C)
+            self._base, self._shifted = C, self._problem.family.shifted(self.scores(C))
             shift = torch.zeros_like(C)
         return self._shifted, shift
 
-    def mean(self, C: Tensor) -> Tensor:
+    def residual(self, C: Tensor) -> Tensor:
         shifted, shift = self._at(C)
-        return shifted.mean(shift)
+        return self._problem.residual_of_mean(shifted.weighted_mean(shift, self._problem.sample_weight))
+
+    def losses(self, C: Tensor) -> Tensor:
+        shifted, shift = self._at(C)
+        rows = shifted.loss(shift, self._problem.target)
+        return self._problem.communicator.sum_(rows @ self._problem.sample_weight)
 
     def slope(self, C: Tensor) -> Tensor:
         shifted, shift = self._at(C)
@@ -177,61 +219,64 @@ class _Bias:
         return self._problem.communicator.sum_(average) - self._problem.target_mass
 
     def inverse_hessian(self, C: Tensor) -> Callable[[Tensor], Tensor]:
-        problem = self._problem
+        problem, K = self._problem, C.shape[1]
         shifted, shift = self._at(C)
-        if not problem.family.separable and len(C) > MAX_DENSE:
-            return self._many_classes(shifted.mean(shift))
+        if not problem.family.separable and K > MAX_DENSE:
+            return self._many_classes(self.scores(C))
         H = problem.communicator.sum_(shifted.hessian(shift, problem.sample_weight).clone())
         if problem.family.separable:
             return lambda slope: slope / (H + 1e-15)
-        inverse = _invert(H + 1 / len(H) ** 2)  # the same shift for all classes is a flat direction
-        return lambda slope: inverse @ slope
+        inverse = _invert(H + 1 / K**2)  # the same shift for all classes is a flat direction
+        return lambda slope: (inverse @ slope[:, :, None])[:, :, 0]
 
-    def _many_classes(self, mean: Tensor) -> Callable[[Tensor], Tensor]:
-        """``slope -> H^{-1} slope`` without a K x K matrix: H c = p'w * c - p'(w * (p c)), two passes over p."""
+    def _many_classes(self, scores: Tensor) -> Callable[[Tensor], Tensor]:
+        """``slope -> H^{-1} slope`` without K x K matrices: H c = p'w * c - p'(w * (p c)), two passes over p."""
         w, total = self._problem.sample_weight, self._problem.communicator.sum_
-        mass = mean.T @ w
-        diagonal = total(mass - mean.square().T @ w)
+        solvers = []
+        for p in map(self._problem.family.mean, scores):
+            mass = p.T @ w
+            diagonal = total(mass - p.square().T @ w)
 
-        def multiply(c: Tensor) -> Tensor:
-            return total(mass * c - mean.T @ (w * (mean @ c)))
+            def multiply(c: Tensor, p: Tensor = p, mass: Tensor = mass) -> Tensor:
+                return total(mass * c - p.T @ (w * (p @ c)))
 
-        return lambda slope: _conjugate_gradients(multiply, diagonal, slope)
+            solvers.append(partial(_conjugate_gradients, multiply, diagonal))
+        return lambda slope: torch.stack([solve(s) for solve, s in zip(solvers, slope, strict=True)])
 
     def scores(self, C: Tensor) -> Tensor:
-        return self._start + C
+        return self._start + C[:, None]
 
-    def longest(self, step: Tensor) -> float:
-        return float(step.abs().max())
+    def longest(self, step: Tensor) -> Tensor:
+        return step.abs().amax(dim=1)
 
 
 class _FreeFeatures:
-    """Unknowns C (K, p) in ``scores + U C'``, U (n, p)."""
+    """Unknowns C (1, K, p) of one point in ``scores + U C'``, scores (n, K), U (n, p)."""
 
     def __init__(self, problem: GLMProblem, scores: Tensor, U: Tensor) -> None:
         self._problem, self._start, self._U = problem, scores, U
         self._weighted = problem.sample_weight[:, None] * U
-        self.start = U.new_zeros((problem.n_outputs, U.shape[1]))
+        self.start = U.new_zeros((1, problem.n_outputs, U.shape[1]))
         target = problem.family.dense_target(problem.target, problem.n_outputs, torch.float64)
         self._mass = problem.communicator.sum_(target.T @ self._weighted)
 
     def slope(self, C: Tensor) -> Tensor:
-        mean = self._problem.family.mean(self.scores(C))
-        return self._problem.communicator.sum_(mean.T @ self._weighted) - self._mass
+        mean = self._problem.family.mean(self.scores(C)[0])
+        return (self._problem.communicator.sum_(mean.T @ self._weighted) - self._mass)[None]
 
     def inverse_hessian(self, C: Tensor) -> Callable[[Tensor], Tensor]:
-        problem, U, (K, p) = self._problem, self._U, C.shape
-        mean = problem.family.mean(self.scores(C))
+        problem, U, (_, K, p) = self._problem, self._U, C.shape
+        mean = problem.family.mean(self.scores(C)[0])
         if problem.family.separable:
             inverse = _invert(_separable_hessian(problem, mean, U))
-            return lambda slope: (inverse @ slope[:, :, None]).reshape(K, p)
+            return lambda slope: (inverse @ slope[0, :, :, None]).reshape(1, K, p)
         if K * p > MAX_DENSE:
             return self._many_unknowns(mean)
         inverse = _invert(_coupled_hessian(problem, mean, U))
-        return lambda slope: (inverse @ slope.reshape(-1, 1)).reshape(K, p)
+        return lambda slope: (inverse @ slope.reshape(-1, 1)).reshape(1, K, p)
 
     def _many_unknowns(self, mean: Tensor) -> Callable[[Tensor], Tensor]:
-        """``slope -> H^{-1} slope`` (K, p) of the coupled system without its matrix."""
+        """``slope -> H^{-1} slope`` of the coupled system without its matrix."""
         problem, U, w = self._problem, self._U, self._problem.sample_weight[:, None]
         diagonal = problem.communicator.sum_((w * problem.family.variance(mean)).T @ U.square())
 
@@ -239,13 +284,13 @@ class _FreeFeatures:
             inner = mean * (U @ V.T)
             return problem.communicator.sum_((w * (inner - mean * inner.sum(dim=1, keepdim=True))).T @ U)
 
-        return lambda slope: _conjugate_gradients(multiply, diagonal, slope)
+        return lambda slope: _conjugate_gradients(multiply, diagonal, slope[0])[None]
 
     def scores(self, C: Tensor) -> Tensor:
-        return self._start + self._U @ C.T
+        return (self._start + self._U @ C[0].T)[None]
 
-    def longest(self, step: Tensor) -> float:
-        return float(self._problem.communicator.max_((self._U @ step.T).abs().max()))
+    def longest(self, step: Tensor) -> Tensor:
+        return self._problem.communicator.max_((self._U @ step[0].T).abs().max().reshape(1))
 
 
 def _separable_hessian(problem: GLMProblem, mean: Tensor, U: Tensor) -> Tensor:
@@ -271,7 +316,7 @@ def _coupled_hessian(problem: GLMProblem, mean: Tensor, U: Tensor) -> Tensor:
 def _invert(H: Tensor) -> Tensor:
     """Inverse of symmetric matrices (..., p, p), damped by rounding."""
     diagonal = H.diagonal(dim1=-2, dim2=-1)
-    diagonal.add_(1e-15 + 1e-13 * diagonal.mean())
+    diagonal.add_(1e-15 + 1e-13 * diagonal.mean(dim=-1, keepdim=True))
     return torch.linalg.inv_ex(H)[0]
 
 

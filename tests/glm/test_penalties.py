@@ -57,7 +57,7 @@ def test_conjugate_is_attained_where_there_is_a_ridge(name, rho, neg):
     W = torch.zeros_like(C)
     for _ in range(4000):
         W = penalty.prox(W + 0.05 * C, lam, 0.05)
-    assert penalty.conjugate(C, lam) == pytest.approx(float((C * W).sum()) - penalty.value(W, lam), abs=1e-9)
+    assert float(penalty.conjugate(C, lam)) == pytest.approx(float((C * W).sum() - penalty.value(W, lam)), abs=1e-9)
 
 
 @pytest.mark.parametrize(("name", "rho", "neg"), CASES)
@@ -72,5 +72,18 @@ def test_strength_is_where_zero_stops_being_optimal(name, rho, neg):
 def test_sqrt_group_weight_multiplies_the_group_norm():
     one = PENALTIES.load("group_lasso")(l1_ratio=1.0, factor=torch.ones(3).double())
     four = PENALTIES.load("group_lasso")(l1_ratio=1.0, factor=torch.ones(3).double(), group_weight=2.0)
-    assert four.value(tensor(0), 1.0) == pytest.approx(2 * one.value(tensor(0), 1.0))
+    assert float(four.value(tensor(0), 1.0)) == pytest.approx(2 * float(one.value(tensor(0), 1.0)))
     assert float(four.strength(tensor(0)).max()) == pytest.approx(float(one.strength(tensor(0)).max()) / 2)
+
+
+@pytest.mark.parametrize(("name", "rho", "neg"), CASES)
+def test_points_side_by_side_are_the_points_alone(name, rho, neg):
+    penalty = make(name, rho, neg)
+    W, G, lam = tensor(1, (4, 2, 3)).abs(), tensor(2, (4, 2, 3)), torch.tensor([0.9, 0.5, 0.2, 0.1]).double()
+    W[1, :, 0] = 0
+    for method in (penalty.kkt_violation, lambda W, G, lam: penalty.conjugate(0.1 * G, lam)):
+        alone = torch.stack([method(W[i], G[i], float(lam[i])) for i in range(4)])
+        torch.testing.assert_close(method(W, G, lam), alone)
+    for method in (penalty.value, penalty.feasible_scale):
+        torch.testing.assert_close(method(W, lam), torch.stack([method(W[i], float(lam[i])) for i in range(4)]))
+    torch.testing.assert_close(penalty.strength(G), torch.stack([penalty.strength(G[i]) for i in range(4)]))

@@ -119,8 +119,7 @@ class Fista:
     def _violators(self, lam: float, weight: Tensor, monitor: Monitor, kept: Tensor) -> Tensor:
         """Boolean (d,): discarded features whose zero weight is not optimal."""
         violation = self.problem.penalty.kkt_violation(weight, monitor.certificate.gradient, lam)
-        worst = violation.amax(dim=0) if violation.ndim == 2 else violation
-        return (worst > 0) & ~kept & self.problem.design.alive
+        return (violation > 0) & ~kept & self.problem.design.alive
 
 
 class _Run:

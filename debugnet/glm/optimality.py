@@ -156,7 +156,7 @@ class _Judged:
         return torch.cat([features, slopes.abs()], dim=1).amax(dim=1)
 
     def gaps(self, values: Tensor, scores: Tensor) -> Tensor:
-        """Smallest gaps over a few shrinkages of the residual (module docstring): (P,); ``values`` are the penalties."""
+        """Smallest gaps over a few shrinkages of the residual (module docstring), (P,); ``values`` of the penalties."""
         penalty, lam, gradient = self.penalty, self.lam, self.gradient
         if penalty.factor.numel() and not bool(penalty.factor.all()):
             # The unpenalized are optimal by now: leave their rounding out of the conjugate.

@@ -51,7 +51,7 @@ class Penalty(Protocol):
         """``argmin_W ||W - V||^2 / (2 step) + penalty(W)``; step a float, or (d,)."""
 
     def kkt_violation(self, W: Tensor, G: Tensor, lam: float | Tensor) -> Tensor:
-        """Distance of 0 from ``G + d penalty(W)``, G the gradient of the loss, the worst per feature: (d,) or (P, d)."""
+        """Distance of 0 from ``G + d penalty(W)``, G the gradient of the loss, per feature: (d,) or (P, d)."""
 
     def conjugate(self, C: Tensor, lam: float | Tensor) -> Tensor:
         """``sup_W <C, W> - penalty(W)``, () or (P,); may be infinite."""

@@ -267,7 +267,7 @@ def _lime_title(side: str) -> str:
 
 
 def _evidence(record: dict[str, Any]) -> str:
-    text = f"R2 {record['r2']:.2f}, two halves agree {record['split_half']:.2f}"
+    text = f"R2 {_number(record['r2'], '.2f')}, two halves agree {_number(record['split_half'], '.2f')}"
     if record.get("parts_unchanged"):
         text += f", {record['parts_unchanged']} of {len(record['effects'])} parts look the same when off"
     if "measured" in record:
@@ -278,8 +278,9 @@ def _evidence(record: dict[str, Any]) -> str:
     return text
 
 
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:+.2f}"  # a text of one word has no other to delete
+def _number(value: float | None, form: str = "+.2f") -> str:
+    """``n/a`` where there is none: a text of one word has no other to delete, a feature that does not react no fit."""
+    return "n/a" if value is None or value != value else format(value, form)
 
 
 def _verdict(record: dict[str, Any]) -> str:

@@ -197,11 +197,12 @@ def _trust(part: Mapping[str, Any]) -> dict[str, Any]:
     found = [p["lime"] for side in part["sides"].values() for p in side["prototypes"] if "lime" in p]
     if not found:
         return {"explained": True}
+    fits = [lime["r2"] for lime in found if lime["r2"] is not None]  # None where the feature does not react
     return {
         "explained": True,
         "stable": sum(bool(lime["stable"]) for lime in found),
         "checked": len(found),
-        "r2": float(np.median([lime["r2"] for lime in found])),
+        "r2": float(np.median(fits)) if fits else None,
     }
 
 

@@ -30,7 +30,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def explained(picture_head, tmp_path_factory):
     output = tmp_path_factory.mktemp("explained") / "explanations"
-    options = Explain(picture_head, output=output, features=(0, 1, 2, 3), device="cpu", **PICTURES)
+    options = Explain(picture_head, output=output, features=(0, 1, 2, 3, 4), device="cpu", **PICTURES)
     return load_explanations(explain.run(options).path)
 
 
@@ -83,6 +83,14 @@ def test_a_dead_feature_is_failed_and_never_drawn(explained):
     assert explained.records(2, "positive", "lime") == []
     (found,) = explained.records(2, "positive", "visualization")
     assert "dead" in found["failed"] and explained.pictures(2, "positive", "visualization") == []
+
+
+def test_a_sample_the_feature_does_not_react_to_is_drawn_and_says_so(explained):
+    records = explained.records(4, "positive", "lime")
+    assert records and all(record["r2"] is None and not record["stable"] for record in records)
+    assert all(any("does not react" in flag for flag in record["flags"]) for record in records)
+    pictures = explained.pictures(4, "positive", "lime")
+    assert len(pictures) == len(records) and all(path.stat().st_size > 1000 for path in pictures)
 
 
 def test_visualization_drives_what_it_should(explained):

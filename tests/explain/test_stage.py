@@ -116,14 +116,14 @@ def test_prototypes_are_the_extremes_and_are_drawn(explained):
 
 def test_the_bundle_is_whole_and_names_what_uses_each_feature(explained):
     verify_bundle(explained.path)
-    assert explained.features == [0, 1, 2, 3]
+    assert explained.features == [0, 1, 2, 3, 4]
     assert set(explained.index["features"]["0"]["classes"]) == {"0", "1"}
     with pytest.raises(InputError, match="does not explain feature 9"):
         explained.records(9, "positive", "lime")
 
 
 def test_again_is_reused_and_other_options_are_refused(explained, picture_head):
-    same = Explain(picture_head, output=explained.path, features=(0, 1, 2, 3), device="cpu", **PICTURES)
+    same = Explain(picture_head, output=explained.path, features=(0, 1, 2, 3, 4), device="cpu", **PICTURES)
     assert explain.run(same).reused
     with pytest.raises(OutputExists, match="features"):
         explain.run(Explain(picture_head, output=explained.path, features=(0,), device="cpu", **PICTURES))
@@ -278,7 +278,7 @@ def test_plan_writes_nothing(text_head, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"features": (99,)}, UsageError, "features 0 to 3"),
+        ({"features": (99,)}, UsageError, "features 0 to 4"),
         ({"for_class": ("cat",)}, UsageError, "the classes are"),
         ({"features": (0,), "top": 2}, UsageError, "leave out"),
         ({"methods": ("cloud",)}, UsageError, "not for image data"),

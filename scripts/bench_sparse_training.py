@@ -179,12 +179,12 @@ def _score(outputs: np.ndarray, y: np.ndarray, task: str) -> float:
 
 def refit(parts: dict, task: str, mask: np.ndarray, seed: int) -> float:
     """The same for every selection: a new network (100 hidden units) on the chosen features, stopped by validation."""
+    from debugnet.sparse_training.losses import FamilyLoss
     from debugnet.sparse_training.networks import make_mlp
     from debugnet.sparse_training.proximal_training import (
         Batches,
         ProximalTrainer,
         evaluate,
-        family_loss,
         train_early_stopping,
     )
 
@@ -203,7 +203,7 @@ def refit(parts: dict, task: str, mask: np.ndarray, seed: int) -> float:
     }
     network = make_mlp(int(mask.sum()), 1 if task == "regression" else int(y.max()) + 1, (100,))
     trainer = ProximalTrainer(
-        network, [], family_loss(family),
+        network, [], FamilyLoss(family),
         optimizer=lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-4, fused=True),
     )  # fmt: skip
     train_early_stopping(trainer, batches["train"], batches["val"], family, max_epochs=60, patience=10)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from debugnet import interrupts
 from debugnet.errors import InputError
-from debugnet.sparse_training.proximal_training import Batches, Diverged, Loss, snapshot
+from debugnet.sparse_training.losses import Diverged, Loss
+from debugnet.sparse_training.proximal_training import Batches, snapshot
 
 #: Seconds between two states on the disk; one more is written where the run is told to stop.
 CHECKPOINT_SECONDS = 30.0

@@ -7,35 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from debugnet.sparse_training.compiled_steps import CompiledSteps, fits
+from debugnet.sparse_training.losses import Diverged, Loss
 from debugnet.sparse_training.penalties import UnitPenalty
 from debugnet.sparse_training.unit_adam import UnitAdam
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-def family_loss(family: str) -> Loss:
-    """Return the mean loss of a family: outputs (n, K), targets -> scalar.
-
-    multinomial: cross-entropy; binomial: logistic loss summed over outputs; gaussian: half the
-    squared error summed over outputs.  The same as the decision layer's, so that one lambda means
-    one thing.
-    """
-    if family == "multinomial":
-        return nn.functional.cross_entropy
-    if family == "binomial":
-        return lambda f, y: (
-            nn.functional.binary_cross_entropy_with_logits(f, y.reshape(f.shape).to(f.dtype), reduction="sum") / len(f)
-        )
-    if family == "gaussian":
-        return lambda f, y: 0.5 * (f - y.reshape(f.shape).to(f.dtype)).square().sum() / len(f)
-    raise ValueError(f"family is '{family}'; use multinomial, binomial or gaussian")
 
 
 @dataclass
@@ -69,18 +53,18 @@ class Batches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self.y), generator=generator) if self.shuffle else torch.arange(len(self.y))
         self._epoch += self.shuffle
-        for start in range(0, len(order), self.size):
-            index = order[start : start + self.size]
+        for index in order.split(self.size):
             if isinstance(self.X, Tensor):
-                x = self.X[index.to(self.X.device)]
+                x = self._take(self.X, index)
             else:
-                x = torch.from_numpy(np.asarray(self.X[np.sort(index.numpy())], dtype=np.float32))
                 index = index.sort().values
-            yield x.to(self.device), self.y[index.to(self.y.device)].to(self.device)
+                x = torch.from_numpy(np.asarray(self.X[index.numpy()], dtype=np.float32)).to(self.device)
+            yield x, self._take(self.y, index)
 
-
-class Diverged(ArithmeticError):
-    """The loss became NaN or infinite."""
+    def _take(self, values: Tensor, index: Tensor) -> Tensor:
+        if values.is_cpu and self.device == "cpu":
+            return values.index_select(0, index)  # moving from CPU to CPU would cost as much as the rows themselves
+        return values[index.to(values.device)].to(self.device)
 
 
 class ProximalTrainer:
@@ -109,6 +93,8 @@ class ProximalTrainer:
         Units that may be non-zero, (n_units,) bool; None for all.
     living : Tensor
         Units with a non-zero row after the last step, (n_units,) bool.
+    slopes : list of Tensor
+        Gradient rows of the last step, per penalty.
     caps : list of float or None
         Largest norm of every weight matrix without a penalty (:meth:`hold_norms`).
     """
@@ -137,6 +123,7 @@ class ProximalTrainer:
         self.caps: list[float] | None = None
         self._count = 0
         self.living = torch.ones(self.n_units, dtype=torch.bool)
+        self.slopes: list[Tensor] = []
 
     @property
     def n_units(self) -> int:
@@ -148,8 +135,8 @@ class ProximalTrainer:
         return torch.cat([penalty.alive() for penalty in self.penalties])
 
     def pull(self) -> Tensor:
-        """:meth:`UnitPenalty.pull` of the gradients as they are, (n_units,)."""
-        return torch.cat([penalty.pull(penalty.gradient()) for penalty in self.penalties])
+        """:meth:`UnitPenalty.pull` of the last step's gradients, (n_units,)."""
+        return torch.cat([p.pull(slopes) for p, slopes in zip(self.penalties, self.slopes, strict=True)])
 
     def hold_norms(self, growth: float = 1.0) -> None:
         """Cap the norm of every weight matrix that is under no penalty at ``growth`` times what it is now.
@@ -207,11 +194,13 @@ class ProximalTrainer:
             self.optimizer.step()
         if self.caps is not None:
             self._cap()
-        self._count += 1
         living = []
-        threshold = lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
-        for penalty, stepper, keep in zip(self.penalties, self.steppers, self._kept(), strict=True):
-            rows, step = stepper.step(penalty.current(), penalty.gradient())
+        threshold = self.next_threshold(lam)
+        self.slopes = [penalty.gradient() for penalty in self.penalties]
+        for penalty, stepper, keep, slopes in zip(
+            self.penalties, self.steppers, self._kept(), self.slopes, strict=True
+        ):
+            rows, step = stepper.step(penalty.current(), slopes)
             if threshold:
                 rows = penalty.prox(rows, step, threshold)
             if keep is not None:
@@ -220,6 +209,26 @@ class ProximalTrainer:
             living.append(penalty.alive(rows))
         self.living = torch.cat(living) if living else self.living
         return loss
+
+    @contextmanager
+    def steps(self, batch: int) -> Iterator[Callable[[Tensor, Tensor, float], float]]:
+        """:meth:`step` for many minibatches, of up to ``batch`` samples, compiled as a whole where it can be.
+
+        Network and optimizer are up to date when the context ends.
+        """
+        if not fits(self, batch):
+            yield self.step
+            return
+        compiled = CompiledSteps(self)
+        try:
+            yield compiled.step
+        finally:
+            compiled.close()
+
+    def next_threshold(self, lam: float) -> float:
+        """Count one more step; lambda times ``prox_every`` where it is one with a proximal step, else 0."""
+        self._count += 1
+        return lam * self.prox_every if self._count % self.prox_every == 0 else 0.0
 
     def _outputs(self, x: Tensor) -> Tensor:
         if not self.amp:
@@ -235,9 +244,10 @@ class ProximalTrainer:
             if norm > cap:
                 matrix.mul_(cap / norm)
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], lam: float) -> float:
+    def epoch(self, batches: Batches, lam: float) -> float:
         """One pass over the batches; returns the mean of the batch losses."""
-        losses = [self.step(x, y, lam) for x, y in batches]
+        with self.steps(batches.size) as step:
+            losses = [step(x, y, lam) for x, y in batches]
         return sum(losses) / max(len(losses), 1)
 
 

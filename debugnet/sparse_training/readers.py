@@ -59,6 +59,8 @@ class InputReader:
     n_units : int
     unit_sizes : Tensor (n_units,)
         Input features in each unit.
+    grouped : bool
+        Whether ``groups`` were given.
 
     Raises
     ------
@@ -93,7 +95,7 @@ class InputReader:
         n_elements = int(torch.tensor(self.shape).prod())
         self._per_unit = n_elements // self.shape[0] if self.mode == "channels" else 1
         self._n_atoms = n_elements // self._per_unit
-        self._grouped = groups is not None
+        self.grouped = groups is not None
         self._gather, self._present = _group_index(groups, self._n_atoms, example.device)
         self.n_units = len(self._gather)
         self.unit_sizes = self._present.sum(dim=1) * self._per_unit
@@ -149,13 +151,13 @@ class InputReader:
         return weight.transpose(0, 1).reshape(weight.shape[1], -1)
 
     def _to_rows(self, atoms: Tensor) -> Tensor:
-        if not self._grouped:
+        if not self.grouped:
             return atoms
         rows = atoms[self._gather] * self._present[..., None]
         return rows.reshape(self.n_units, -1)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
-        if not self._grouped:
+        if not self.grouped:
             return rows
         width = rows.shape[1] // self._gather.shape[1]
         atoms = rows.new_zeros(self._n_atoms, width)

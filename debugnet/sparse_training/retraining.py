@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from debugnet.sparse_training.losses import Diverged
 from debugnet.sparse_training.proximal_training import (
     Batches,
-    Diverged,
     ProximalTrainer,
     evaluate,
     full_pull,

@@ -33,20 +33,25 @@ class UnitAdam:
 
     def step(self, rows: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """One gradient step: rows (g, q) and their gradient -> (new rows, step sizes (g,))."""
-        if self.first is None or self.second is None:
-            self.first, self.second = rows.new_zeros(rows.shape), rows.new_zeros(len(rows))
+        first, second = self.moments(rows)
         self.count += 1
         first_bias, second_bias = (1 - decay**self.count for decay in self.betas)
         if rows.device.type == "cpu":  # one pass over the memory instead of a dozen small tensor operations
-            moved, step = torch.empty_like(self.first), torch.empty_like(self.second)
-            arrays = (rows.detach().contiguous(), gradient.contiguous(), self.first, self.second, moved, step)
+            moved, step = torch.empty_like(first), torch.empty_like(second)
+            arrays = (rows.detach().contiguous(), gradient.contiguous(), first, second, moved, step)
             _step_rows(*(t.numpy() for t in arrays), *self.betas, first_bias, second_bias, self.lr, self.eps)
             return moved, step
         first_decay, second_decay = self.betas
-        self.first.mul_(first_decay).add_(gradient, alpha=1 - first_decay)
-        self.second.mul_(second_decay).add_(gradient.square().mean(dim=1), alpha=1 - second_decay)
-        step = self.lr / ((self.second / second_bias).sqrt() + self.eps)
-        return rows - step[:, None] * (self.first / first_bias), step
+        first.mul_(first_decay).add_(gradient, alpha=1 - first_decay)
+        second.mul_(second_decay).add_(gradient.square().mean(dim=1), alpha=1 - second_decay)
+        step = self.lr / ((second / second_bias).sqrt() + self.eps)
+        return rows - step[:, None] * (first / first_bias), step
+
+    def moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """First (g, q) and second moments (g,), begun at zero for rows shaped like these."""
+        if self.first is None or self.second is None:
+            self.first, self.second = rows.new_zeros(rows.shape), rows.new_zeros(len(rows))
+        return self.first, self.second
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from debugnet.sparse_training.losses import Diverged
 from debugnet.sparse_training.proximal_training import (
     Batches,
-    Diverged,
     ProximalTrainer,
     evaluate,
     full_pull,
@@ -152,9 +152,10 @@ class UnitPathFitter:
         loss = math.nan
         for _ in range(self.epochs):
             losses = []
-            for x, y in self.train:
-                losses.append(self.trainer.step(x, y, lam))
-                self._note_deaths(lam)
+            with self.trainer.steps(self.train.size) as step:
+                for x, y in self.train:
+                    losses.append(step(x, y, lam))
+                    self._note_deaths(lam)
             loss = sum(losses) / max(len(losses), 1)
         metrics = {}
         if self.validation is not None:

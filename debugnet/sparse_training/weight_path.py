@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from debugnet.sparse_training.epoch_training import EpochTraining
+from debugnet.sparse_training.losses import Loss
 from debugnet.sparse_training.optimizers import MOMENTUM, make_optimizer
 from debugnet.sparse_training.proximal import sparse_group_prox
-from debugnet.sparse_training.proximal_training import Batches, Loss
+from debugnet.sparse_training.proximal_training import Batches
 from debugnet.sparse_training.spred import Spred
 from debugnet.sparse_training.unit_adam import UnitAdam
 

@@ -26,13 +26,13 @@ from debugnet.progress import Progress
 from debugnet.recipes.fit_path import FitPath
 from debugnet.regularization_path import PathPoint
 from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.losses import FamilyLoss
 from debugnet.sparse_training.networks import make_mlp, standardized
 from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.proximal_training import (
     Batches,
     ProximalTrainer,
     evaluate,
-    family_loss,
 )
 from debugnet.sparse_training.retraining import relax
 from debugnet.sparse_training.subsets import PathOptions, Subset
@@ -136,7 +136,7 @@ def _fitter(
     trainer = ProximalTrainer(
         model,
         [model.penalty(options.hierarchy)],
-        family_loss(family),
+        FamilyLoss(family),
         optimizer=lambda parameters: make_optimizer("adam", parameters, options.lr),
         lr=options.lr,
     )

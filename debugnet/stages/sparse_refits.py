@@ -11,7 +11,8 @@ from debugnet import interrupts
 from debugnet.artifacts.bundle import BundleWriter, load_arrays
 from debugnet.progress import Progress
 from debugnet.sparse_training import baselines
-from debugnet.sparse_training.proximal_training import Diverged, evaluate
+from debugnet.sparse_training.losses import Diverged
+from debugnet.sparse_training.proximal_training import evaluate
 from debugnet.sparse_training.retraining import retrain
 from debugnet.sparse_training.subsets import Subset
 

@@ -16,6 +16,7 @@ from debugnet.artifacts.bundle import BundleWriter
 from debugnet.errors import InputError, NotConverged, UsageError
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.losses import FamilyLoss
 from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.penalties import (
     HiddenGroupPenalty,
@@ -23,10 +24,7 @@ from debugnet.sparse_training.penalties import (
     OutgoingGroupPenalty,
     UnitPenalty,
 )
-from debugnet.sparse_training.proximal_training import (
-    ProximalTrainer,
-    family_loss,
-)
+from debugnet.sparse_training.proximal_training import ProximalTrainer
 from debugnet.sparse_training.readers import InputReader
 from debugnet.sparse_training.retraining import relax
 from debugnet.sparse_training.shrink import chain
@@ -82,7 +80,7 @@ class UnitProblem:
         return ProximalTrainer(
             model.to(train.device),
             penalties,
-            family_loss(self.data.family),
+            FamilyLoss(self.data.family),
             optimizer=lambda parameters: make_optimizer(options.optimizer, parameters, options.lr),
             lr=options.lr,
             prox_every=options.prox_every,

@@ -15,8 +15,8 @@ from debugnet.artifacts.bundle import BundleWriter
 from debugnet.errors import NotConverged
 from debugnet.progress import Progress, log
 from debugnet.recipes.train_sparse import TrainSparse
+from debugnet.sparse_training.losses import Diverged, FamilyLoss
 from debugnet.sparse_training.optimizers import make_optimizer
-from debugnet.sparse_training.proximal_training import Diverged, family_loss
 from debugnet.sparse_training.shrink import shrink
 from debugnet.sparse_training.spred import Spred
 from debugnet.sparse_training.weight_path import (
@@ -81,7 +81,7 @@ class _Job:
 
     def __init__(self, options: TrainSparse, data: SparseData, how: WeightTraining, writer: BundleWriter) -> None:
         self.options, self.data, self.how, self.writer = options, data, how, writer
-        self.loss = family_loss(data.family)
+        self.loss = FamilyLoss(data.family)
         self.trainer = WeightTrainer(how, data.batches["train"], self.loss, options.seed, writer.folder)
         self.folder = writer.folder / "networks"
         self.folder.mkdir(exist_ok=True)

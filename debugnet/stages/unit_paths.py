@@ -9,7 +9,7 @@ from pathlib import Path
 from debugnet import interrupts
 from debugnet.errors import NotConverged
 from debugnet.progress import Progress, log
-from debugnet.sparse_training.proximal_training import Diverged
+from debugnet.sparse_training.losses import Diverged
 from debugnet.sparse_training.subsets import UnitPath
 from debugnet.sparse_training.unit_checkpoint import load_fitter, save_fitter
 from debugnet.sparse_training.unit_path import UnitPathFitter

@@ -9,8 +9,9 @@ from torch import nn
 from debugnet.errors import InputError, UsageError
 from debugnet.sparse_training import epoch_training
 from debugnet.sparse_training.epoch_training import EpochTraining
+from debugnet.sparse_training.losses import Diverged, FamilyLoss
 from debugnet.sparse_training.optimizers import decay_is_coupled, make_optimizer, optimizer_names
-from debugnet.sparse_training.proximal_training import Batches, Diverged, family_loss
+from debugnet.sparse_training.proximal_training import Batches
 
 torch.set_num_threads(1)
 COUPLED = {"adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd"}
@@ -23,7 +24,7 @@ def training(name: str, file=None, lr: float = 0.01) -> EpochTraining:
     network = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, 2))
     optimizer = make_optimizer(name, list(network.parameters()), lr)
     batches = Batches(X, (X[:, 0] > 0).long(), 16)
-    return EpochTraining(network, optimizer, batches, family_loss("multinomial"), file=file)
+    return EpochTraining(network, optimizer, batches, FamilyLoss("multinomial"), file=file)
 
 
 @pytest.mark.parametrize("name", optimizer_names())
@@ -70,7 +71,7 @@ def test_divergence_is_rolled_back_at_half_the_step():
     broken = iter([True])
 
     def once(outputs, y):
-        return family_loss("multinomial")(outputs, y) * (float("nan") if next(broken, False) else 1.0)
+        return FamilyLoss("multinomial")(outputs, y) * (float("nan") if next(broken, False) else 1.0)
 
     healthy.loss = once
     healthy.run(2)

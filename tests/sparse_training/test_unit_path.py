@@ -10,13 +10,13 @@ from torch import nn
 from debugnet.errors import InputError, UsageError
 from debugnet.sparse_training.baselines import random_order, top_mask
 from debugnet.sparse_training.lassonet import LassoNet
+from debugnet.sparse_training.losses import FamilyLoss
 from debugnet.sparse_training.optimizers import make_optimizer
 from debugnet.sparse_training.penalties import HiddenGroupPenalty, InputGroupPenalty
 from debugnet.sparse_training.proximal_training import (
     Batches,
     ProximalTrainer,
     evaluate,
-    family_loss,
     full_gradient,
     snapshot,
 )
@@ -45,7 +45,7 @@ def lassonet_trainer(d: int = 8, seed: int = 0, hierarchy: float = 10.0, lr: flo
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 2))
     model = LassoNet(network, torch.randn(2, d))
-    return ProximalTrainer(model, [model.penalty(hierarchy)], family_loss("multinomial"), optimizer=adam(lr), lr=lr)
+    return ProximalTrainer(model, [model.penalty(hierarchy)], FamilyLoss("multinomial"), optimizer=adam(lr), lr=lr)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_relaxing_ends_where_the_linear_layer_does():
 def test_a_trainer_without_penalties_trains_an_ordinary_network():
     X, y = xor_data(200, 4, 0)
     network = nn.Linear(4, 2)
-    trainer = ProximalTrainer(network, [], family_loss("multinomial"), optimizer=adam(5e-2))
+    trainer = ProximalTrainer(network, [], FamilyLoss("multinomial"), optimizer=adam(5e-2))
     losses = [trainer.epoch(Batches(X, (X[:, 0] > 0).long(), 50), 0.0) for _ in range(10)]
     assert losses[-1] < 0.5 * losses[0] and not len(trainer.living)
 
@@ -181,7 +181,7 @@ def test_lambda_is_the_one_that_is_minimized(betas):
         model.network[2].bias.zero_()
     for parameter in model.network[2].parameters():
         parameter.requires_grad_(False)
-    trainer = ProximalTrainer(model, [model.penalty(0.0)], family_loss("gaussian"), optimizer=adam(5e-3), lr=0.02)
+    trainer = ProximalTrainer(model, [model.penalty(0.0)], FamilyLoss("gaussian"), optimizer=adam(5e-3), lr=0.02)
     trainer.penalties[0].unit_weight = trainer.penalties[0].unit_weight.double()
     trainer.steppers = [UnitAdam(0.02, betas)]
     x, t = torch.tensor(X), torch.tensor(y)
@@ -198,7 +198,7 @@ def test_input_group_lasso_finds_the_planted_interaction():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
     penalty = InputGroupPenalty(InputReader(network, X[:2]), l1_share=0.1)
-    trainer = ProximalTrainer(network, [penalty], family_loss("multinomial"), optimizer=adam(5e-3), lr=5e-3)
+    trainer = ProximalTrainer(network, [penalty], FamilyLoss("multinomial"), optimizer=adam(5e-3), lr=5e-3)
     fitter = UnitPathFitter(
         trainer, Batches(X[:500], y[:500], 64), Batches(X[500:], y[500:]), "multinomial",
         PathOptions(dense_epochs=20, ratio=1.5, epochs_per_lambda=1, stop_at=2),
@@ -278,7 +278,7 @@ def test_divergence_is_rolled_back_and_ends_clearly():
 
     network = Exploding()
     trainer = ProximalTrainer(
-        network, [InputGroupPenalty(InputReader(network, X[:2]))], family_loss("multinomial"), optimizer=adam(5e-3)
+        network, [InputGroupPenalty(InputReader(network, X[:2]))], FamilyLoss("multinomial"), optimizer=adam(5e-3)
     )
     fitter = UnitPathFitter(trainer, Batches(X, y, 50), None, "multinomial", PathOptions(dense_epochs=3))
     stages = list(fitter)
@@ -290,16 +290,16 @@ def test_losses_match_the_decision_layer_conventions():
     f = torch.randn(6, 3)
     y = torch.randint(0, 2, (6, 3))
     expected = nn.functional.binary_cross_entropy_with_logits(f, y.float(), reduction="none").sum(1).mean()
-    torch.testing.assert_close(family_loss("binomial")(f, y), expected)
+    torch.testing.assert_close(FamilyLoss("binomial")(f, y), expected)
     t = torch.randn(6, 3)
-    torch.testing.assert_close(family_loss("gaussian")(f, t), 0.5 * (f - t).square().sum(1).mean())
+    torch.testing.assert_close(FamilyLoss("gaussian")(f, t), 0.5 * (f - t).square().sum(1).mean())
 
 
 def test_metrics_and_gradients_do_not_depend_on_batching():
     X, y = xor_data(70, 5, 1)
     network = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
     penalty = InputGroupPenalty(InputReader(network, X[:2]))
-    loss = family_loss("multinomial")
+    loss = FamilyLoss("multinomial")
     (whole,) = full_gradient(network, [penalty], Batches(X, y, 5000), loss)
     (small,) = full_gradient(network, [penalty], Batches(X.numpy(), y, 16), loss)
     torch.testing.assert_close(whole, small)

@@ -96,23 +96,34 @@ def plot_accuracy_against_features(
     for split, values in curves.items():
         colour, line, marker = styles.get(split, (GREEN, "-.", ""))
         axes.plot(features[shown], values[shown], line, color=colour, marker=marker, markersize=3, label=split)
-    for name, value in (references or {}).items():
+    for value in (references or {}).values():
         axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate(
-            f"{name} {value:.3f}".replace(", ", ",\n"), (0, value), xycoords=("axes fraction", "data"), xytext=(4, -3),
-            textcoords="offset points", ha="left", va="top", fontsize=8.5, color=INK, zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
-        )  # fmt: skip
+    place = 0.0
     if chosen is not None and chosen[0] > 0:
-        _mark_chosen(axes, *chosen, styles, " per class" if counted.startswith("features per class") else "")
+        place = _mark_chosen(axes, *chosen, styles, " per class" if counted.startswith("features per class") else "")
     axes.set_xscale("log")
     _plain_log_ticks(axes, "x")
     axes.set_xlabel(f"{counted}, log scale)")
     axes.set_ylabel(metric.replace("_", " "))
     if curves:
-        axes.legend(loc="lower right", title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
+        # What was chosen is told at the foot of its line; on the left curves begin low.
+        corner, least = ("lower left", 0.16) if place > 0.7 else ("lower right", 0.09)
+        axes.legend(loc=corner, title="split", title_fontsize=9, fontsize=9, frameon=True, edgecolor="none")
         bottom, top = axes.get_ylim()  # room below flat curves for the legend and what was chosen
-        axes.set_ylim(max(bottom - 0.25 * (top - bottom), min(bottom, -0.09 * (top - bottom))), top)
+        axes.set_ylim(max(bottom - 0.25 * (top - bottom), min(bottom, -least * (top - bottom))), top)
+    for name, value in (references or {}).items():
+        _name_reference(axes, f"{name} {value:.3f}".replace(", ", ",\n"), value)
+
+
+def _name_reference(axes: Axes, text: str, value: float) -> None:
+    """Say what a horizontal line is: below it on the left, where curves are lowest; above a low one on the right."""
+    bottom, top = axes.get_ylim()
+    low = value < bottom + 0.4 * (top - bottom)
+    axes.annotate(
+        text, (float(low), value), xycoords=("axes fraction", "data"), xytext=(-4, 3) if low else (4, -3),
+        textcoords="offset points", ha="right" if low else "left", va="bottom" if low else "top", fontsize=8.5,
+        color=INK, zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+    )  # fmt: skip
 
 
 def plot_curves(
@@ -156,7 +167,8 @@ def plot_curves(
 
 def _mark_chosen(
     axes: Axes, features: float, metrics: Mapping[str, float], styles: Mapping[str, Any], each: str
-) -> None:
+) -> float:
+    """Mark the chosen point; returns where it stands on the x axis, between 0 and 1."""
     axes.axvline(features, color=GREEN, linewidth=1.2, zorder=1)
     for split, value in metrics.items():
         axes.plot(
@@ -165,12 +177,14 @@ def _mark_chosen(
         )  # fmt: skip
     text = "\n".join([f"chosen: {features:.3g}{each}", *(f"{s} {v:.3f}" for s, v in metrics.items())])
     low, high = np.log(axes.dataLim.intervalx[axes.dataLim.intervalx > 0][[0, -1]])
-    on_the_right = high > low and (np.log(features) - low) / (high - low) > 0.45
+    place = float((np.log(features) - low) / (high - low)) if high > low else 0.0
+    on_the_right = place > 0.45
     axes.annotate(
         text, (features, 0.04), xycoords=("data", "axes fraction"), xytext=(-6 if on_the_right else 6, 0),
         textcoords="offset points", ha="right" if on_the_right else "left", va="bottom", fontsize=9, color="#00694D",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}, zorder=4,
     )  # fmt: skip
+    return place
 
 
 def plot_count_histogram(axes: Axes, counts: np.ndarray, *, unit: str = "classes") -> None:
@@ -206,9 +220,11 @@ def plot_counts_by_class(axes: Axes, names: Sequence[str], positive: np.ndarray,
     axes.set_xlabel("features of the class")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, max(1, counts.max()) * 1.1)
-    axes.set_ylim(min(-0.6, len(order) / 2 - 3.5), max(len(order) - 0.4, len(order) / 2 + 2.5))  # few bars stay slim
+    bottom, top = min(-0.6, len(order) / 2 - 3.5), max(len(order) - 0.4, len(order) / 2 + 2.5)  # few bars stay slim
     if negative.any():
-        axes.legend(loc="lower right", fontsize=9)
+        bottom -= 0.1 * (top - bottom)  # the legend's own room: the lowest bar can be as long as the others
+        axes.legend(loc="lower right", ncols=2, fontsize=9)
+    axes.set_ylim(bottom, top)
     axes.grid(axis="y", visible=False)
 
 

@@ -9,7 +9,7 @@ from debugnet.errors import UsageError
 from debugnet.glm import PathFit, fit_path
 from debugnet.glm.design import Design, SingleProcess, as_tensor
 from debugnet.glm.options import make_options
-from debugnet.glm.solvers import group_newton, working_set
+from debugnet.glm.solvers import group_newton, group_quadratic, working_set
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.group_curvature import GroupCurvature
 from debugnet.glm.solvers.group_quadratic import group_gap, group_minimizer, solve_groups
@@ -92,6 +92,28 @@ def test_correlated_features_and_many_classes():
     both((centres[y] + rng.normal(size=(600, 10))).astype(np.float32), y, tol=1e-6, n_lambdas=3, lambda_min_ratio=0.5)
 
 
+def smooth_columns(n, d, seed):
+    """Rows of neighbouring values that tell nearly the same, as pixels do; standardized."""
+    X = np.cumsum(np.random.default_rng(seed).normal(size=(n, d)), axis=1)
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.99])
+def test_neighbouring_pixels_take_few_steps(monkeypatch, l1_ratio):
+    """Far down a coarse path; without a ridge only the largest violation counts, for the model's minimizer as well."""
+    solvers, start = [], group_newton.GroupNewton.__init__
+    monkeypatch.setattr(
+        group_newton.GroupNewton, "__init__", lambda self, problem: (solvers.append(self), start(self, problem))[1]
+    )
+    X = smooth_columns(300, 300, 5)
+    y = (X[:, [20, 85, 150, 215, 280]] + np.random.default_rng(6).normal(size=(300, 5))).argmax(axis=1)
+    options = {"n_lambdas": 12, "lambda_min_ratio": 0.01, "tol": 1e-4, "solver": "group-newton"}
+    path = fit_path(X.astype(np.float32), y, penalty="group_lasso", l1_ratio=l1_ratio, **options)
+    assert set(path.status) == {"converged"} and path.duality_gap.max() <= 1e-4
+    assert path.weight(11).any(axis=0).sum() > 150
+    assert solvers[0].counts["steps"] <= 15 * len(path), solvers[0].counts
+
+
 def test_warm_equals_cold_and_a_checkpoint_goes_on():
     X, y, family = make_problem("multinomial", n=200, d=20, K=5)
     options = {"family": family, "penalty": "group_lasso", "solver": "group-newton", "tol": 1e-9}
@@ -164,7 +186,8 @@ def test_quadratic_model_against_proximal_gradient():
     B, R0, V0 = root @ root.transpose(0, 2, 1) / s + np.eye(s), rng.normal(size=(K, s)), rng.normal(size=(K, s))
     t, q, scale = np.r_[0.0, np.full(s - 1, 0.8)], np.r_[0.0, np.full(s - 1, 0.1)], 1.3
     R, V = R0.copy(), V0.copy()
-    solve_groups(B, scale, R, V, t, q, np.full(s, 1e-3), 2000, 1e-12)
+    floor = np.full(s, 1e-3)
+    solve_groups(B, scale, R, V, t, q, floor, True, 2000, 1e-12)
     plain, step = V0.copy(), 1 / (scale * np.linalg.eigvalsh(B).max())
     for _ in range(2000):
         moved = plain - step * (R0 + scale * np.einsum("kij,kj->ki", B, plain - V0))
@@ -173,7 +196,36 @@ def test_quadratic_model_against_proximal_gradient():
     np.testing.assert_allclose(V, plain, atol=1e-5)
     np.testing.assert_allclose(R, R0 + scale * np.einsum("kij,kj->ki", B, V - V0), atol=1e-9)
     assert 0 < (V[:, 1:] != 0).any(axis=0).sum() <= s - 1
-    assert group_gap(R, V, t, q, np.full(s, 1e-3)) <= 1e-12 < group_gap(R0, V0, t, q, np.full(s, 1e-3))
+    assert group_gap(R, V, t, q, floor, True) <= 1e-12 < group_gap(R0, V0, t, q, floor, True)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+def test_features_that_tell_the_same_take_few_sweeps(ridge):
+    """Smooth columns: plain sweeps leave a thousand times the gap, and end at the same point in the end."""
+    rng = np.random.default_rng(3)
+    K, s, n = 4, 60, 200
+    X = smooth_columns(n, s, 3)
+    B = np.stack([(X.T * rng.uniform(0.05, 0.25, n)) @ X / n for _ in range(K)])
+    R0 = -np.einsum("kij,kj->ki", B, rng.normal(size=(K, s)))
+    t, q, floor, ridged = np.full(s, 0.02), np.full(s, ridge), np.full(s, 1e-4), ridge > 0
+
+    def solved(sweeps):
+        R, V = R0.copy(), np.zeros((K, s))
+        taken = solve_groups(B, 1.0, R, V, t, q, floor, ridged, sweeps, 1e-9)
+        np.testing.assert_allclose(R, R0 + np.einsum("kij,kj->ki", B, V), atol=1e-9)
+        return taken, V, group_gap(R, V, t, q, floor, ridged)
+
+    taken, V, gap = solved(2000)
+    assert gap <= 1e-9 and 5 < V.any(axis=0).sum() < s
+    R, plain = R0.copy(), np.zeros((K, s))
+    z, a, new = np.empty(K), np.empty(K), np.empty(K)
+    for sweep in range(20 * taken):
+        group_quadratic._sweep(B, 1.0, R, plain, t, q, False, True, z, a, new)
+        if sweep == taken:
+            assert group_gap(R, plain, t, q, floor, ridged) > 1000 * gap
+    value = [group_quadratic._model_value(R0, np.zeros((K, s)), R0 + np.einsum("kij,kj->ki", B, W), W, t, q)
+             for W in (V, plain)]  # fmt: skip
+    assert value[0] <= value[1] + 1e-9
 
 
 @pytest.mark.parametrize("sharp", [False, True])

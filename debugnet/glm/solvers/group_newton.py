@@ -33,8 +33,8 @@ from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.step_costs import SWEEP, one_pass
 from debugnet.glm.solvers.working_set import WorkingSet, needs_float64, refusal_of_newton
 
-#: First guess of the largest eigenvalue (at most 2) of a softmax Hessian in the metric of its diagonal blocks.
-METRIC = 1.4
+#: First guess of the largest eigenvalue of a softmax Hessian in the metric of its diagonal blocks, and its bound.
+METRIC, LARGEST_METRIC = 1.4, 2.0
 #: Steps at one lambda.
 MAX_STEPS = 300
 #: Most sweeps in a step, and the share of its gap that the model's solution may keep.
@@ -71,7 +71,7 @@ class GroupNewton(WorkingSet):
         offset = None if problem.offset is None else np.ascontiguousarray(problem.offset.numpy().T)
         rows = row_loss(problem, row_weights(problem, dtype), dtype)
         super().__init__(problem, rows, problem.n_outputs, offset, dtype)
-        self.l1_weight = _norm_weight(problem)
+        self.l1_weight, self.ridged = _norm_weight(problem), problem.penalty.l1_ratio < 1
         self.blocks = GroupCurvature(self.cache, self.K)
         self.built_at, self.wasted, self.length, self.metric = math.inf, 0.0, 0.0, METRIC
         self.returned: Tensor | None = None
@@ -147,13 +147,8 @@ class GroupNewton(WorkingSet):
         return turned
 
     def _gap(self, G: np.ndarray) -> float:
-        """Duality gap over the cached columns (an indicator where l1_ratio = 1)."""
-        gap = float(group_gap(G, self.W, self.t, self.q, self.floor))
-        if self.problem.penalty.l1_ratio == 1:  # theta has to shrink by the largest excess: that costs the penalty
-            with np.errstate(divide="ignore", invalid="ignore"):
-                excess = np.where(self.t > 0, np.linalg.norm(G, axis=0) / self.t - 1, 0.0).max()
-            gap += max(float(excess), 0.0) * self._penalty_value(self.W)
-        return gap
+        """Duality gap over the cached columns."""
+        return float(group_gap(G, self.W, self.t, self.q, self.floor, self.ridged))
 
     # -- steps ---------------------------------------------------------------------------------------
 
@@ -162,7 +157,8 @@ class GroupNewton(WorkingSet):
         wanted = self.W.any(axis=0) | (np.linalg.norm(G, axis=0) > self.t * (1 - 1e-3)) | (self.t == 0)
         wanted[0] = self.problem.fit_intercept
         constant = self.problem.family.name == "gaussian"
-        if len(self.blocks.column) == 0 or (lam < REBUILD * self.built_at and self._rebuild_pays() and not constant):
+        old = lam < REBUILD * self.built_at or self.metric > LARGEST_METRIC  # then they are of somewhere else
+        if len(self.blocks.column) == 0 or (old and self._rebuild_pays() and not constant):
             self.counts["blocks"] += 1
             self.wasted = 0.0
             self.built_at, self.metric = lam, METRIC if self.rows.coupled else 1.0
@@ -193,7 +189,7 @@ class GroupNewton(WorkingSet):
         V, R = np.ascontiguousarray(self.W[:, c]), np.ascontiguousarray(G[:, c])  # one layout: compiled once
         tol = max(0.3 * target, LOOSE * gap)
         self.counts["sweeps"] += solve_groups(
-            self.blocks.buffer, self.metric, R, V, self.t[c], self.q[c], self.floor[c], SWEEPS, tol
+            self.blocks.buffer, self.metric, R, V, self.t[c], self.q[c], self.floor[c], self.ridged, SWEEPS, tol
         )
         change = np.zeros_like(self.W)
         change[:, c] = V - self.W[:, c]

@@ -250,7 +250,10 @@ class WorkingSet:
         self._cache(np.flatnonzero((self._screened_size(ahead) >= threshold * self.factor) & self.alive), lam)
 
     def _extrapolate(self, lam: float) -> None:
-        """Go on in log lambda as between the last two solutions, for entries that stay on their side of zero."""
+        """Go on in log lambda as between the last two solutions, for entries that stay on their side of zero.
+
+        Not where that is worse than the last solution: far apart on the path lines mislead.
+        """
         if self.last is None or self.before is None:
             return
         (lam1, W1), (lam0, W0) = self.last, self.before
@@ -264,9 +267,10 @@ class WorkingSet:
         step[:, 0] = bias  # it may cross zero as it likes
         change = np.zeros_like(self.W)
         change[:, : step.shape[1]] = step
-        self.W = self.W + change
-        self.scores = self._add_scores(self.scores, change)
-        self.state = self.rows.evaluate(self.scores)
+        W, scores = self.W + change, self._add_scores(self.scores.copy(), change)
+        state = self.rows.evaluate(scores)
+        if state.loss + self._penalty_value(W) <= self.state.loss + self._penalty_value(self.W):
+            self.W, self.scores, self.state = W, scores, state
 
 
 def refusal_of_newton(problem: GLMProblem) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from debugnet.errors import UsageError
 from debugnet.glm import fit_path
 from debugnet.glm.design import Design, as_tensor
-from debugnet.glm.solvers import columns, prox_newton
+from debugnet.glm.solvers import columns
 from debugnet.glm.solvers.columns import ColumnCache
 from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.quadratic import StaleFactor, penalized_gap, solve_quadratic
@@ -49,16 +49,6 @@ def test_options_agree_with_fista():
         newton, fista = both(X.astype(np.float32), y, family=family, **options)
         assert set(newton.status) == {"converged"}, options
         np.testing.assert_allclose(newton.objective, fista.objective, atol=2e-7 * newton.meta["null_objective"])
-
-
-def test_per_class_blocks_reach_the_same_path(monkeypatch):
-    """With the whole Hessian or with accelerated steps on its diagonal blocks."""
-    X, y, family = make_problem("multinomial", n=200, d=20, K=5)
-    whole, _ = both(X.astype(np.float32), y, family=family)
-    monkeypatch.setattr(prox_newton, "blocks_are_cheaper", lambda n, m, per_class: True)
-    blocks, _ = both(X.astype(np.float32), y, family=family)
-    assert set(blocks.status) == {"converged"} and blocks.duality_gap.max() <= 1e-7
-    np.testing.assert_allclose(blocks.objective, whole.objective, atol=2e-7 * whole.meta["null_objective"])
 
 
 @pytest.mark.parametrize("penalty", ["elastic_net", "group_lasso"])

@@ -4,9 +4,9 @@
   (5,000 x 512, 5 targets, 100 lambdas: half of prox-newton's time).  The matrix has to fit into a quarter of the
   memory of X, or into 64 MB.
 - ``prox-newton`` for every other penalty per coefficient, on the CPU in one process.  Inside a path the whole Hessian
-  of a softmax gives way to one block per class where the support gets dense: by the cost model in :mod:`.step_costs`,
-  at some 2,000 coefficients and more on the problems measured.  Where memory has no room for the columns that it may
-  keep (:func:`.columns.column_budget`), ``fista``.
+  of a softmax gives way to a metric without a matrix (:mod:`.shift_metric`) where the support gets dense: by the cost
+  model in :mod:`.step_costs`, at 650 to 6,000 coefficients on the problems measured.  Where memory has no room for the
+  columns that it may keep (:func:`.columns.column_budget`), ``fista``.
 - ``group-newton`` for group_lasso on the CPU in one process; its blocks, at most d x d per output, count as memory.
 - ``fista`` on a GPU, in several processes, for X larger than the memory that is free, and for what the others refuse.
 """

@@ -4,6 +4,7 @@ At each lambda: extrapolate the last two solutions, then repeat {gradient on the
 quadratic model plus the penalty (:mod:`.quadratic`); step} until the duality gap over the working set is below
 tolerance; then one gradient over all features, which either certifies or names the violators to add.  The Hessian
 may be stale (the gradient never is): it is built again where the extra steps that its age costs would cost more.
+Where the support of a softmax is so dense that its Hessian costs too much, :mod:`.shift_metric` takes its place.
 Products run in float32 with float64 sums across row blocks; scores, weights and decisions are float64.
 
 Two classes under softmax are solved as one logistic output: by symmetry the optimum is (-w/2, w/2).
@@ -25,12 +26,11 @@ from debugnet.glm.solvers.base import Monitor, Solution
 from debugnet.glm.solvers.curvature import CurvatureBlock
 from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import row_loss, row_weights
-from debugnet.glm.solvers.step_costs import blocks_are_cheaper, rebuild_pays
+from debugnet.glm.solvers.shift_metric import ShiftMetric
+from debugnet.glm.solvers.step_costs import metric_is_cheaper, rebuild_pays
 from debugnet.glm.solvers.subspace import Movements, best_combination
 from debugnet.glm.solvers.working_set import WorkingSet, needs_float64, refusal_of_newton
 
-#: Scale of the per-class blocks of a softmax Hessian in the model; their largest relative eigenvalue is 2 at most.
-METRIC = 1.3
 TIGHT, LOOSE = 0.02, 0.001
 #: Coefficients this near to their threshold join a Hessian that has to grow anyway.
 NEAR = 0.95
@@ -38,8 +38,10 @@ NEAR = 0.95
 MEMORY = 3
 #: Gap left by a step from which the model counts as inexact.
 SLOW = 0.1
-#: Newton steps at one lambda.
-MAX_STEPS = 200
+#: Steps without a smaller gap that count as no progress.
+PATIENCE = 200
+#: Curvature that the gap assumes of unpenalized features in the shift metric, as a share of the others' ridge.
+FREE_FLOOR = 1e-3
 
 
 class ProxNewton(WorkingSet):
@@ -73,7 +75,8 @@ class ProxNewton(WorkingSet):
         self.returned: Tensor | None = None
         self.contraction = 0.0
         self.movements = Movements(MEMORY)
-        self.counts |= {"hessians": 0, "steps": 0, "extended": 0, "rounds": 0, "restarts": 0}
+        self.metric: ShiftMetric | None = None
+        self.counts |= {"hessians": 0, "steps": 0, "extended": 0, "rounds": 0, "restarts": 0, "metric": 0}
 
     # -- penalties, gaps -------------------------------------------------------------------------
 
@@ -83,6 +86,9 @@ class ProxNewton(WorkingSet):
         factor = self._cached_factor()
         self.l1, self.l2 = lam * rho * factor, lam * (1 - rho) * factor * half
         self._set_floor(lam * max(1 - rho, 0.01) * half)
+        self._tile()
+
+    def _tile(self) -> None:
         self._tiled = tuple(np.tile(a, self.K) for a in (self.l1, self.l2, self.floor))
 
     def _penalty_value(self, W: np.ndarray) -> float:
@@ -120,39 +126,51 @@ class ProxNewton(WorkingSet):
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         objective = self.state.loss + self._penalty_value(self.W)
-        gap, self.rebuilt = np.inf, 0
+        gap, least, waited, self.rebuilt = np.inf, np.inf, 0, 0
         self.movements.clear()
-        for step in range(MAX_STEPS):
+        if self.metric is not None:
+            self._begin_metric()
+        while waited < PATIENCE:
             G = self._gradient()
             previous, gap = gap, self._gap(G)
-            if step and np.isfinite(previous):
+            least, waited = (gap, 0) if gap < least else (least, waited + 1)
+            if np.isfinite(previous):
                 self.contraction = gap / previous
             if not np.isfinite(gap):
                 return "diverged"
             if gap <= target:
                 if not self._add_violators(lam, gap, target, G):
                     return "converged"
+                least = np.inf
                 continue
             if self.passes > monitor.max_epochs:
                 return "max_iterations"
             monitor.tick(self._state)
-            self._prepare_curvature(G, gap, target)
+            self._prepare_model(G, gap, target)
             objective, moved = self._step(G, gap, target, objective)
             if not moved:
-                return "stalled"
-        return "max_iterations"
+                break
+        return "stalled"
 
     # -- the model -------------------------------------------------------------------------------
 
-    def _prepare_curvature(self, G: np.ndarray, gap: float, target: float) -> None:
-        """Bring each block up to the present working set; rebuild where its age costs more than a rebuild."""
+    def _prepare_model(self, G: np.ndarray, gap: float, target: float) -> None:
+        """Bring the model up to the present working set, or go over to the shift metric, for good.
+
+        A Hessian is built again where its age costs more than that.
+        """
+        if self.metric is not None:
+            if len(self.metric) < len(self.cache):
+                self._begin_metric()
+            return
         size = -G if self.problem.penalty.nonnegative else np.abs(G)
         wanted = (self.W != 0) | (size > self.l1 * (1 - 1e-3)) | (self.l1 == 0)
         if not self.problem.fit_intercept:
             wanted[:, 0] = False
-        if self.coupled and blocks_are_cheaper(self.n, len(self.cache), wanted.sum(axis=1)):
-            self.coupled = False
-            self.blocks = [CurvatureBlock(self.cache, False) for _ in range(self.K)]
+        if self.coupled and metric_is_cheaper(self.n, len(self.cache), self.K, int(wanted.sum())):
+            self.blocks = []
+            self._begin_metric()
+            return
         stale = self._is_stale(wanted, gap, target)
         self.rebuilt += stale
         for index, block in enumerate(self.blocks):
@@ -171,6 +189,15 @@ class ProxNewton(WorkingSet):
                 k, c = np.nonzero(missing)
                 block.extend(k + (0 if self.coupled else index), c)
 
+    def _begin_metric(self) -> None:
+        """Take the curvatures of the shift metric where it stands."""
+        scale = 1.0 if self.metric is None else self.metric.scale
+        self.metric = ShiftMetric(self.cache, self.state.mean, self.weight, scale)
+        # Steps of first order cannot take the slope of unpenalized weights to rounding; the certificate does.
+        self.floor = np.maximum(self.floor, FREE_FLOOR * self.floor[0])
+        self._tile()
+        self.movements = Movements(1)  # conjugate gradients need no more
+
     def _rebuild(self, block: CurvatureBlock, index: int, mask: np.ndarray) -> None:
         k, c = np.nonzero(mask)
         if self.coupled:
@@ -185,31 +212,36 @@ class ProxNewton(WorkingSet):
             return False
         per_block = np.array([wanted.sum()]) if self.coupled else wanted.sum(axis=1)
         to_go = np.log(max(gap / target, 1.001))
-        fresh = 1e-3 if self.coupled or not self.rows.coupled else 0.75
-        return rebuild_pays(self.n, len(self.cache), self.K, per_block, to_go, self.contraction, fresh)
+        return rebuild_pays(self.n, len(self.cache), self.K, per_block, to_go, self.contraction)
 
     @property
     def inexact(self) -> bool:
-        """Whether the model's Hessian is known to be off: blocks of a coupled one, or one that contracts slowly."""
-        return (self.rows.coupled and not self.coupled) or self.contraction > SLOW
+        """Whether the model's Hessian is known to be off: a metric in its place, or one that contracts slowly."""
+        return self.metric is not None or self.contraction > SLOW
+
+    def _proposal(self, G: np.ndarray, gap: float, target: float) -> np.ndarray:
+        """Where the present model is least, (K, m)."""
+        if self.metric is None:
+            return self._model_minimizer(G, gap, target)
+        self.counts["metric"] += 1
+        return self.metric.minimizer(self.W, G, self.l1, self.l2, self.problem.penalty.nonnegative)
 
     def _model_minimizer(self, G: np.ndarray, gap: float, target: float) -> np.ndarray:
         """Minimizer of the penalized quadratic model, (K, m)."""
         V = self.W.copy()
         tol = max(TIGHT * target, LOOSE * gap) if self.inexact else max(0.3 * target, 0.003 * gap)
         tol /= len(self.blocks)
-        scale = METRIC if self.rows.coupled and not self.coupled else 1.0  # the model's Hessian is scale * block
         for block in self.blocks:
             k, c = block.output, block.column
-            v, r = self.W[k, c], G[k, c] / scale
+            v, r = self.W[k, c], G[k, c]
             self.counts["rounds"] += solve_quadratic(
                 block.matrix,
                 r,
                 v,
-                self.l1[c] / scale,
-                self.l2[c] / scale,
-                tol=tol / scale,
-                floor=self.floor[c] / scale,
+                self.l1[c],
+                self.l2[c],
+                tol=tol,
+                floor=self.floor[c],
                 factor=block.factor,
                 nonnegative=self.problem.penalty.nonnegative,
             )
@@ -219,7 +251,7 @@ class ProxNewton(WorkingSet):
     def _step(self, G: np.ndarray, gap: float, target: float, objective: float) -> tuple[float, bool]:
         """One proximal Newton step with backtracking; returns (objective, whether anything moved)."""
         self.counts["steps"] += 1
-        V = self._model_minimizer(G, gap, target)
+        V = self._proposal(G, gap, target)
         change = V - self.W
         if not change.any():
             return objective, False
@@ -230,6 +262,8 @@ class ProxNewton(WorkingSet):
                 return value, True
             self.counts["restarts"] += 1
             self.movements.clear()
+            if self.metric is not None:
+                self.metric.learn(0.0)
         found = self._descend(change, moved, objective + 0.1 * target)
         if found is None:
             return objective, False
@@ -259,6 +293,8 @@ class ProxNewton(WorkingSet):
         if value > limit:
             return None
         self.movements.add(W - self.W, moved)
+        if self.metric is not None:
+            self.metric.learn(coefficients[0])
         self.W, self.scores, self.state = W, scores, state
         return value
 

@@ -1,6 +1,6 @@
 """The best point in the plane of a step and the movements before it, at the price of no pass over the data.
 
-A proximal Newton step with an inexact Hessian (blocks without their coupling, or one from an earlier lambda) is a
+A proximal Newton step with an inexact Hessian (a metric in its place, or one from an earlier lambda) is a
 preconditioner. Minimizing over what it proposes *and* the last movements makes conjugate gradients of the
 iteration (locally optimal, as in Knyazev 2001), with nothing to tune: the scores of all these directions
 are known, so their exact Hessian is a matter of a few products of (K, n).

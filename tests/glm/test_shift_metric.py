@@ -155,7 +155,7 @@ def test_options_agree_with_fista(always):
 def test_takes_over_where_the_hessian_grows_too_large(monkeypatch, taken):
     """By itself, within a path, and for good; one Hessian before, and the path is that of the whole Hessian."""
     X, y = noisy_problem(n=400, d=60, K=6)
-    options = {"n_lambdas": 20, "lambda_min_ratio": 1e-3, "tol": 1e-6}
+    options = {"n_lambdas": 12, "lambda_min_ratio": 3e-3, "tol": 1e-6}
     whole = whole_hessian(X, y, **options)
     assert not taken
     sizes = []

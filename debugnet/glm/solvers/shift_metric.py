@@ -73,7 +73,7 @@ class ShiftMetric:
         """
         curvature = self.scale * self._curvature
         out = np.empty(W.shape)
-        _proximal(W - G / curvature, curvature, l1, l2, nonnegative, out)
+        _proximal(np.ascontiguousarray(W - G / curvature), curvature, l1, l2, nonnegative, out)
         return out
 
     def learn(self, coefficient: float) -> None:
@@ -107,7 +107,8 @@ def _shrunk(v, t, r, nonnegative):  # type: ignore[no-untyped-def]  # pragma: no
     return 0.0
 
 
-@njit(cache=True, nogil=True)
+# With its types: compiled once per installation when this is imported, not inside the first lambda that needs it.
+@njit("(f8[:, ::1], f8[:, ::1], f8[::1], f8[::1], b1, f8[:, ::1])", cache=True, nogil=True)
 def _proximal(U, c, l1, l2, nonnegative, W):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Fill W (K, m) from U and L c (K, m), as in the module's docstring: Newton on m, between bounds that close."""
     K = U.shape[0]

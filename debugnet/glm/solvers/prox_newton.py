@@ -28,14 +28,12 @@ from debugnet.glm.solvers.quadratic import penalized_gap, solve_quadratic
 from debugnet.glm.solvers.row_losses import row_loss, row_weights
 from debugnet.glm.solvers.shift_metric import ShiftMetric
 from debugnet.glm.solvers.step_costs import metric_is_cheaper, rebuild_pays
-from debugnet.glm.solvers.subspace import Movements, best_combination
+from debugnet.glm.solvers.subspace import LastMovement, best_combination
 from debugnet.glm.solvers.working_set import WorkingSet, needs_float64, refusal_of_newton
 
 TIGHT, LOOSE = 0.02, 0.001
 #: Coefficients this near to their threshold join a Hessian that has to grow anyway.
 NEAR = 0.95
-#: Movements kept for the steps after.
-MEMORY = 3
 #: Gap left by a step from which the model counts as inexact.
 SLOW = 0.1
 #: Steps without a smaller gap that count as no progress.
@@ -74,7 +72,7 @@ class ProxNewton(WorkingSet):
         self.blocks = [CurvatureBlock(self.cache, self.coupled) for _ in range(1 if self.coupled else self.K)]
         self.returned: Tensor | None = None
         self.contraction = 0.0
-        self.movements = Movements(MEMORY)
+        self.movement = LastMovement()
         self.metric: ShiftMetric | None = None
         self.counts |= {"hessians": 0, "steps": 0, "extended": 0, "rounds": 0, "restarts": 0, "metric": 0}
 
@@ -127,7 +125,7 @@ class ProxNewton(WorkingSet):
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         objective = self.state.loss + self._penalty_value(self.W)
         gap, least, waited, self.rebuilt = np.inf, np.inf, 0, 0
-        self.movements.clear()
+        self.movement.clear()
         if self.metric is not None:
             self._begin_metric()
         while waited < PATIENCE:
@@ -196,7 +194,7 @@ class ProxNewton(WorkingSet):
         # Steps of first order cannot take the slope of unpenalized weights to rounding; the certificate does.
         self.floor = np.maximum(self.floor, FREE_FLOOR * self.floor[0])
         self._tile()
-        self.movements = Movements(1)  # conjugate gradients need no more
+        self.movement.clear()
 
     def _rebuild(self, block: CurvatureBlock, index: int, mask: np.ndarray) -> None:
         k, c = np.nonzero(mask)
@@ -261,7 +259,7 @@ class ProxNewton(WorkingSet):
             if value is not None:
                 return value, True
             self.counts["restarts"] += 1
-            self.movements.clear()
+            self.movement.clear()
             if self.metric is not None:
                 self.metric.learn(0.0)
         found = self._descend(change, moved, objective + 0.1 * target)
@@ -275,8 +273,8 @@ class ProxNewton(WorkingSet):
     def _combined_step(
         self, V: np.ndarray, change: np.ndarray, moved: np.ndarray, G: np.ndarray, limit: float
     ) -> float | None:
-        """Go to the best point spanned by the step and the last movements; None where that does not descend."""
-        directions = self.movements.directions(change, moved)
+        """Go to the best point spanned by the step and the last movement; None where that does not descend."""
+        directions = self.movement.directions(change, moved)
         sign = np.sign(np.where(V != 0, V, self.W))
         slope = G + self.l1 * sign + self.l2 * self.W
         coefficients = best_combination(directions, self.rows, self.state.mean, slope, self.l2)
@@ -292,7 +290,7 @@ class ProxNewton(WorkingSet):
         value = state.loss + self._penalty_value(W)
         if value > limit:
             return None
-        self.movements.add(W - self.W, moved)
+        self.movement.keep(W - self.W, moved)
         if self.metric is not None:
             self.metric.learn(coefficients[0])
         self.W, self.scores, self.state = W, scores, state

@@ -12,7 +12,7 @@ Its proximal operator with an elastic net is one equation per feature, in the co
     w_k = soft(u_k + m, l1 / (L c_jk)) / (1 + l2 / (L c_jk)),    sum_k c_jk (u_k + m - w_k) = 0,
 
 whose left side rises with m and is piecewise linear.  A step costs two products with the columns and no matrix; it is
-combined with the last movements (:mod:`.subspace`), which makes conjugate gradients of it.
+combined with the last movement (:mod:`.subspace`), which makes conjugate gradients of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The best point in the plane of a step and the movements before it, at the price of no pass over the data.
+"""The best point in the plane of a step and the movement before it, at the price of no pass over the data.
 
 A proximal Newton step with an inexact Hessian (a metric in its place, or one from an earlier lambda) is a
-preconditioner. Minimizing over what it proposes *and* the last movements makes conjugate gradients of the
-iteration (locally optimal, as in Knyazev 2001), with nothing to tune: the scores of all these directions
+preconditioner. Minimizing over what it proposes *and* the last movement makes conjugate gradients of the
+iteration (locally optimal, as in Knyazev 2001), with nothing to tune: the scores of both directions
 are known, so their exact Hessian is a matter of a few products of (K, n).
 """
 
@@ -13,29 +13,22 @@ import numpy as np
 from debugnet.glm.solvers.row_losses import RowLoss
 
 
-class Movements:
-    """The last few movements of the iterate, with their scores.
+class LastMovement:
+    """The last movement of the iterate, with its scores."""
 
-    Parameters
-    ----------
-    size : int
-        How many are kept.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self) -> None:
         self._past: list[tuple[np.ndarray, np.ndarray]] = []
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget it."""
         self._past = []
 
-    def add(self, change: np.ndarray, scores: np.ndarray) -> None:
+    def keep(self, change: np.ndarray, scores: np.ndarray) -> None:
         """Remember a movement (K, m) and what it did to the scores (K, n)."""
-        self._past = [(change, scores), *self._past][: self._size]
+        self._past = [(change, scores)]
 
     def directions(self, change: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The proposed step first, then the past; all as wide as the step."""
+        """The proposed step first, then the past; both as wide as the step."""
         width = change.shape[1]
         past = [(np.pad(d, ((0, 0), (0, width - d.shape[1]))), s) for d, s in self._past]
         return [(change, scores), *past]

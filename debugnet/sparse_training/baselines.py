@@ -8,6 +8,8 @@ from debugnet.glm import iter_path
 
 #: Names of the baselines.
 BASELINES = ("random", "anova", "linear")
+#: Relative duality gap of the linear path's points (:func:`linear_order`).
+TOL = 1e-5
 
 
 def random_order(n_units: int, seed: int) -> np.ndarray:
@@ -29,20 +31,40 @@ def anova_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray) 
     return _by_best(_f_statistic(X, y, family), unit_of)
 
 
-def linear_order(X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray, *, n_lambdas: int = 50) -> np.ndarray:
+def linear_order(
+    X: np.ndarray, y: np.ndarray, family: str, unit_of: np.ndarray, *, enough: int | None = None, n_lambdas: int = 50
+) -> np.ndarray:
     """Units in the order in which the group lasso lets them in (``debugnet.glm``, rows of a linear layer).
 
-    Ties go by the size of their weights; units that never enter, by their F statistic (:func:`anova_order`).  The path
-    ends at a thousandth of the largest lambda, or at a hundredth where features outnumber rows (as in glmnet: what
-    enters later is noise, and takes most of the time).
+    Ties go by the size of their weights there; units that never enter, by their F statistic (:func:`anova_order`).
+    The path ends at a thousandth of the largest lambda, or at a hundredth where features outnumber rows (as in glmnet:
+    what enters later is noise, and takes most of the time), and before that as soon as ``enough`` units have entered.
+
+    Its points are solved to :data:`TOL`: among strongly correlated inputs a loose solution holds other features.  Of
+    the first 31 of CIFAR-10's pixels 16, 25 and 29 are those of a path at 1e-6 where the tolerance is 1e-2, 1e-3 and
+    1e-4; at 1e-5 all 31 are, and all of the first 5, 100 and 307.
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+    y : ndarray (n,) or (n, K)
+    family : str
+    unit_of : ndarray (d,), int64
+        Unit of every feature.
+    enough : int, optional
+        The largest selection that will be taken from the order.
+    n_lambdas : int
+        Of the whole path.
     """
     n, d = X.shape
     entry, size = np.zeros(d), np.zeros(d)
-    options = {"family": family, "penalty": "group_lasso", "l1_ratio": 1.0, "tol": 1e-4, "n_lambdas": n_lambdas}
+    options = {"family": family, "penalty": "group_lasso", "l1_ratio": 1.0, "tol": TOL, "n_lambdas": n_lambdas}
     for point in iter_path(X, y, lambda_min_ratio=1e-3 if n > d else 1e-2, **options):
         norms = np.linalg.norm(point.weight, axis=0)
-        entry = np.where((entry == 0) & (norms > 0), point.lam, entry)
-        size = np.maximum(size, norms)
+        new = (entry == 0) & (norms > 0)
+        entry[new], size[new] = point.lam, norms[new]
+        if enough is not None and len(np.unique(unit_of[entry > 0])) >= enough:
+            break
     statistic = _f_statistic(X, y, family)
     ties = 1e-9 * size / max(size.max(), 1e-300) + 1e-15 * statistic / max(statistic.max(), 1e-300)
     return _by_best(entry / max(entry.max(), 1e-300) + ties, unit_of)

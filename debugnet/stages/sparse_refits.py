@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +30,7 @@ def refit_all(
 ) -> dict[int, dict[str, dict[str, dict[str, float]]]]:
     """Retrain the plain network on every selection of every size, over seeds; finished ones are on the disk."""
     options = problem.options
-    orders = _orders(problem, writer)
+    orders = _orders(problem, writer, max((s.size for s in kept if not s.mask.all()), default=1))
     names, seeds = (options.method, *options.against), range(options.seeds)
     # Of all units every selection is the same.
     pairs = [(subset, name) for subset in kept for name in (names[:1] if subset.mask.all() else names)]
@@ -52,10 +54,13 @@ def refit_all(
     return found
 
 
-def _orders(problem: UnitProblem, writer: BundleWriter) -> dict[str, np.ndarray]:
+def _orders(problem: UnitProblem, writer: BundleWriter, largest: int) -> dict[str, np.ndarray]:
     X, y = problem.data.flat("train")
     found = {}
-    make = {"anova": baselines.anova_order, "linear": baselines.linear_order}
+    make: dict[str, Callable[..., np.ndarray]] = {
+        "anova": baselines.anova_order,
+        "linear": partial(baselines.linear_order, enough=largest),
+    }
     for name in problem.options.against:
         key = f"order/{name}"
         if name != "random" and key not in writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from debugnet.errors import UsageError
 from debugnet.glm import PathFit, fit_path
@@ -112,6 +113,16 @@ def test_neighbouring_pixels_take_few_steps(monkeypatch, l1_ratio):
     assert set(path.status) == {"converged"} and path.duality_gap.max() <= 1e-4
     assert path.weight(11).any(axis=0).sum() > 150
     assert solvers[0].counts["steps"] <= 15 * len(path), solvers[0].counts
+
+
+def test_where_float32_rounds_too_much_it_goes_on_in_float64():
+    """Blurred noise is numerically singular in float32, and random labels leave nothing but small gradients."""
+    rng = np.random.default_rng(0)
+    X = gaussian_filter(rng.normal(size=(200, 8, 8)), (0, 1.6, 1.6), mode="wrap").reshape(200, -1)
+    X, y = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32), rng.integers(0, 3, 200)
+    options = {"penalty": "group_lasso", "l1_ratio": 1.0, "n_lambdas": 8, "lambda_min_ratio": 1e-3, "tol": 1e-5}
+    path = fit_path(X, y, solver="group-newton", **options)
+    assert set(path.status) == {"converged"}, path.status
 
 
 def test_warm_equals_cold_and_a_checkpoint_goes_on():

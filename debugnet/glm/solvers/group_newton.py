@@ -39,8 +39,9 @@ METRIC, LARGEST_METRIC = 1.4, 2.0
 MAX_STEPS = 300
 #: Most sweeps in a step, and the share of its gap that the model's solution may keep.
 SWEEPS, LOOSE = 100, 0.05
-#: Blocks are built again below this share of the lambda of the last time at the earliest.
-REBUILD = 0.8
+#: Blocks are built again below this share of the lambda of the last time, or where the metric is beyond its bound, and
+#: at one lambda so often at the most.
+REBUILD, MOST_REBUILDS = 0.8, 2
 #: Steps at a lambda with fresh blocks, sweeps in a step, and seconds per row and matrix entry of a build.
 STEPS_USUAL, SWEEPS_USUAL, BUILD = 2, 15, 8e-12
 
@@ -75,6 +76,7 @@ class GroupNewton(WorkingSet):
         self.blocks = GroupCurvature(self.cache, self.K)
         self.built_at, self.wasted, self.length, self.metric = math.inf, 0.0, 0.0, METRIC
         self.returned: Tensor | None = None
+        self.exhausted, self.rebuilt = False, 0
         self.counts |= {"blocks": 0, "extended": 0, "steps": 0, "sweeps": 0}
 
     # -- one lambda ------------------------------------------------------------------------------
@@ -86,10 +88,13 @@ class GroupNewton(WorkingSet):
         if self.scalar is not None and lam > 0:
             weight, bias = (weight, bias) if resume is None else (resume["weight"], resume["bias"])
             return self.scalar.solve(lam, weight, bias, monitor)
+        if self.exhausted and self.dtype == np.float32:  # then rounding is what kept it from converging
+            self._start(self.problem, np.dtype(np.float64))
         return super().solve(lam, weight, bias, monitor, resume)
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         old: tuple[np.ndarray, np.ndarray] | None = None
+        self.rebuilt = 0
         for step in range(MAX_STEPS):
             self.wasted += step > STEPS_USUAL
             G = self._gradient()
@@ -110,6 +115,7 @@ class GroupNewton(WorkingSet):
             old = (self.W, G)
             if not self._step(G, gap, target):
                 return "stalled"
+        self.exhausted = True
         return "max_iterations"
 
     def _solution(self, status: str) -> Solution:
@@ -158,8 +164,10 @@ class GroupNewton(WorkingSet):
         wanted[0] = self.problem.fit_intercept
         constant = self.problem.family.name == "gaussian"
         old = lam < REBUILD * self.built_at or self.metric > LARGEST_METRIC  # then they are of somewhere else
-        if len(self.blocks.column) == 0 or (old and self._rebuild_pays() and not constant):
+        old &= self.rebuilt < MOST_REBUILDS and not constant
+        if len(self.blocks.column) == 0 or (old and self._rebuild_pays()):
             self.counts["blocks"] += 1
+            self.rebuilt += 1
             self.wasted = 0.0
             self.built_at, self.metric = lam, METRIC if self.rows.coupled else 1.0
             outputs = range(1 if constant else self.K)

@@ -103,6 +103,7 @@ def _ours(args: argparse.Namespace, name: str, seed: int, task: str, parts: dict
             "lassonet", "mlp:100", str(data), output, task=task, sizes=sizes, against=("none",),
             batch_size=args.batch_size, lr=args.lr, ratio=args.ratio, epochs=args.epochs,
             epochs_per_lambda=args.epochs_per_lambda, hierarchy=args.hierarchy, seed=seed, threads=1, device="cpu",
+            drop_share=args.drop_share,
         )  # fmt: skip
         began = time.process_time()
         train_sparse.run(options)
@@ -226,7 +227,7 @@ def run_protocol(args: argparse.Namespace) -> list[dict[str, Any]]:
                 options = TrainSparse(
                     "lassonet", "mlp:80,100", str(data), output, sizes=(*sizes, d), refit=True, seeds=3, seed=seed,
                     against=tuple(args.against), batch_size=args.batch_size, lr=args.lr, ratio=args.ratio, threads=1,
-                    device=args.device,
+                    device=args.device, drop_share=args.drop_share,
                 )  # fmt: skip
                 began = time.process_time()
                 train_sparse.run(options)
@@ -319,6 +320,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--epochs-per-lambda", type=int)
     parser.add_argument("--hierarchy", type=float, default=10.0)
+    parser.add_argument("--drop-share", type=float)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="where to write all rows as JSON")
     args = parser.parse_args()

@@ -91,6 +91,13 @@ class TrainSparse:
     )
     ratio: float = option(1.1, "Factor between lambdas, above 1.", group=_UNITS)
     lambda_start: float | None = option(None, "First lambda (default: found).", group=_UNITS)
+    drop_share: float | None = option(
+        None,
+        "Where the first unit would leave, hold lambda and take out this share of the units at a time, the weakest: "
+        "for inputs that tell the same, such as pixels (0.05 is usual; default: they leave as lambda rises).",
+        metavar="SHARE",
+        group=_UNITS,
+    )
     prox_every: int = option(1, "Proximal step after every so many gradient steps.", metavar="N", group=_UNITS)
     refit: bool = option(False, "Retrain the plain network on the kept inputs of every one of --sizes.", group=_UNITS)
     against: tuple[str, ...] = option(
@@ -143,6 +150,8 @@ class TrainSparse:
             raise UsageError(f"--hierarchy {self.hierarchy}: M is a finite number above 0 (10 is usual)")
         if not 1 < self.ratio <= 10:
             raise UsageError(f"--ratio {self.ratio}: the factor between lambdas is above 1 and at most 10")
+        if self.drop_share is not None and not 0 < self.drop_share <= 0.5:
+            raise UsageError(f"--drop-share {self.drop_share:g}: a share above 0 and at most 0.5 (0.05 is usual)")
         if not 0 <= self.l1_share < 1:
             raise UsageError(f"--l1-share {self.l1_share}: a fraction from 0 up to, not with, 1")
         for name in ("lr", "lambda_start"):

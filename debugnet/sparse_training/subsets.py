@@ -32,6 +32,10 @@ class PathOptions:
     max_drop : float
         A stage that drops more than this share of the living units is done again with a smaller
         step in lambda.
+    drop_share : float or None
+        Where the first unit would leave, lambda stays; before every further stage this share of the units, the weakest,
+        is taken out for good.  Inputs that tell the same leave a penalty together, but take over from each other
+        where some are taken out.  None: units leave as lambda rises.
     sizes : tuple of int
         Subset sizes whose networks are kept (masks are kept for all); all units: the dense network.
     max_stages : int
@@ -45,6 +49,7 @@ class PathOptions:
     dense_patience: int = 10
     stop_at: int = 0
     max_drop: float = 0.2
+    drop_share: float | None = None
     sizes: tuple[int, ...] = ()
     max_stages: int = 2000
 
@@ -126,7 +131,8 @@ class UnitPath:
     subsets : dict
         ``{size: Subset}``, every size that the path went through.
     death : ndarray (n_units,), float64
-        Lambda at which each unit was last dropped; inf where it survived the path's end.
+        Lambda at which each unit was last dropped; with ``drop_share`` all units over those left then.  inf where
+        it survived the path's end.
     dense : dict
         Validation metrics of the dense network.
     status : str
@@ -141,5 +147,5 @@ class UnitPath:
 
     @property
     def importance(self) -> np.ndarray:
-        """Unit importance: the lambda at which it leaves, (n_units,); inf = never left."""
+        """Unit importance: ``death``, (n_units,)."""
         return self.death

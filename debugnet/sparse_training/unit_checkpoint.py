@@ -53,6 +53,8 @@ def save_fitter(fitter: UnitPathFitter, path: Path) -> None:
     for size, subset in fitter.path.subsets.items():
         tensors[f"mask/{size}"] = torch.from_numpy(subset.mask)
         tensors |= {f"subset/{size}/{name}": value for name, value in (subset.state or {}).items()}
+    if trainer.keep is not None:
+        tensors["keep"] = trainer.keep
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(contiguous, temporary, metadata={"state": json.dumps(words)})
@@ -93,7 +95,7 @@ def _restore(fitter: UnitPathFitter, words: dict[str, Any], tensors: dict[str, T
     if trainer.optimizer is not None:
         unpack_optimizer(trainer.optimizer, tensors, words["optimizer"])
     torch.set_rng_state(tensors["random"])
-    trainer.caps = words["caps"]
+    trainer.caps, trainer.keep = words["caps"], tensors.get("keep")
     trainer._count, fitter.train._epoch = words["trainer_count"], words["epoch"]
     fitter.lam, fitter.ratio, fitter.failures, fitter.done, fitter.last_alive = words["fitter"]
     path.dense, path.status, path.death = words["dense"], words["status"], tensors["death"].numpy().astype(np.float64)

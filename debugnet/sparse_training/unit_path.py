@@ -80,6 +80,7 @@ class UnitPathFitter:
         while not self.done and len(self.path.stages) < self.options.max_stages:
             before = self._before = self._save()
             try:
+                self._take_out()
                 stage = self._run_stage(self.lam)
             except Diverged:
                 self._restore(before)
@@ -89,12 +90,36 @@ class UnitPathFitter:
                     self.path.status, self.done = "diverged", True
                 continue
             allowed = max(1, math.ceil(self.options.max_drop * before.alive))
-            if before.alive - stage.n_units > allowed and self.ratio > 1.005:
+            if self.options.drop_share and self.trainer.keep is None and stage.n_units < before.alive:
+                self._restore(before)
+                self.lam, self.trainer.keep = self.lam / self.ratio, torch.ones(self.trainer.n_units, dtype=torch.bool)
+                continue
+            if before.alive - stage.n_units > allowed and self.ratio > 1.005 and self.trainer.keep is None:
                 self._restore(before)
                 self.lam, self.ratio = self.lam / self.ratio * math.sqrt(self.ratio), math.sqrt(self.ratio)
                 continue
             self._advance(stage)
             yield stage
+
+    def _take_out(self) -> None:
+        """With ``drop_share``, once lambda stays: the weakest units go for good, at most down to the next size kept.
+
+        Those that share one signal are each as weak as they are many: taking out some strengthens the others, so that
+        signals are thinned out before they are lost.
+        """
+        keep, share, trainer = self.trainer.keep, self.options.drop_share, self.trainer
+        if keep is None or share is None:
+            return
+        strength = torch.cat([torch.linalg.vector_norm(p.current(), dim=1) / p.unit_weight for p in trainer.penalties])
+        strength = strength.cpu().masked_fill(~keep, math.inf)
+        left = int(keep.sum())
+        wanted = max((size for size in (*self.options.sizes, self.options.stop_at) if size < left), default=0)
+        count = max(1, min(int(share * left), left - wanted))
+        trainer.keep = keep.clone()
+        trainer.keep[strength.argsort(stable=True)[:count]] = False
+        trainer.drop_others()
+        trainer.living = trainer.alive()
+        self._note_deaths(self.lam, -strength)
 
     def finish(self) -> UnitPath:
         """Bring kept networks that no stage ended with to their own units, at their lambda; returns the path."""
@@ -102,6 +127,7 @@ class UnitPathFitter:
             subset = self.path.subsets[size]
             if subset.state is not None and not subset.settled:
                 self.path.subsets[size] = polish(self.trainer, subset, self.train, self.validation, self.family)
+        self.trainer.keep = None
         return self.path
 
     def _start(self) -> None:
@@ -123,11 +149,11 @@ class UnitPathFitter:
             self.checkpoint(self)
 
     def _advance(self, stage: Stage) -> None:
-        learning = self._is_learning(stage)
+        stays = self.trainer.keep is not None or self._is_learning(stage)
         self.path.stages.append(stage)
         self.done = stage.n_units <= self.options.stop_at
         self.ratio = min(max(self.ratio, 1.01) ** 1.5, self.options.ratio)  # back to the asked-for pace
-        self.lam *= 1.0 if learning else self.ratio
+        self.lam *= 1.0 if stays else self.ratio
         if self.checkpoint:
             self.checkpoint(self)
 
@@ -163,8 +189,12 @@ class UnitPathFitter:
         self._keep_settled(lam, metrics)
         return Stage(lam, self.last_alive, loss, metrics, self.epochs)
 
-    def _note_deaths(self, lam: float) -> None:
-        """Store the mask of every size that this step reached or jumped over, until a stage ends with that size."""
+    def _note_deaths(self, lam: float, order: Tensor | None = None) -> None:
+        """Store the mask of every size that this step reached or jumped over, until a stage ends with that size.
+
+        Units that fell in one step leave by ``order``, the largest first; None: by their momentary pull, the one the
+        loss holds least first, so that the sizes in between have masks too.
+        """
         alive = self.trainer.living
         count = int(alive.sum())
         if count == self.last_alive:
@@ -172,12 +202,11 @@ class UnitPathFitter:
         mask = alive.cpu().numpy()
         self.path.death[mask] = np.inf
         newly = ~mask & ~np.isfinite(self.path.death)
-        self.path.death[newly] = lam
+        stays = self.trainer.keep is not None
+        self.path.death[newly] = self.trainer.n_units / max(count, 1) if stays else lam
         if count < self.last_alive:
-            # Units that fell in one step leave in the order of their momentary pull: the one the
-            # loss holds least goes first, so that the sizes in between have masks too.
-            held = self.trainer.pull().cpu().numpy()
-            fallen = np.flatnonzero(newly)[np.argsort(-held[newly], kind="stable")]
+            held = self.trainer.pull() if order is None else -order
+            fallen = np.flatnonzero(newly)[np.argsort(-held.cpu().numpy()[newly], kind="stable")]
             for size in range(self.last_alive - 1, count - 1, -1):
                 wider = mask.copy()
                 wider[fallen[: size - count]] = True
@@ -186,7 +215,8 @@ class UnitPathFitter:
                 again = known is not None and size == count and not known.settled and self._before.alive >= size
                 if wider.sum() == size and (known is None or again):
                     state = self._before.state if size in self.options.sizes else None
-                    self.path.subsets[size] = Subset(size, lam, wider, state=state, network_lam=lam / self.ratio)
+                    network_lam = lam if stays else lam / self.ratio
+                    self.path.subsets[size] = Subset(size, lam, wider, state=state, network_lam=network_lam)
         self.last_alive = count
 
     def _keep_settled(self, lam: float, metrics: dict[str, float]) -> None:
@@ -223,10 +253,12 @@ class UnitPathFitter:
         return max(float(pull.max()) * 1e-3, 1e-8)
 
     def _save(self) -> _Before:
-        return _Before(snapshot(self.trainer.model), self.last_alive, self.path.death.copy(), dict(self.path.subsets))
+        kept = self.path.death.copy(), dict(self.path.subsets)
+        return _Before(snapshot(self.trainer.model), self.last_alive, *kept, self.trainer.keep)
 
     def _restore(self, saved: _Before) -> None:
         self.trainer.model.load_state_dict(saved.state)
+        self.trainer.keep = saved.keep
         self.last_alive, self.path.death, self.path.subsets = saved.alive, saved.death.copy(), dict(saved.subsets)
         self.trainer.reset()
 
@@ -239,3 +271,4 @@ class _Before:
     alive: int
     death: np.ndarray
     subsets: dict[int, Subset]
+    keep: Tensor | None

@@ -11,8 +11,8 @@ import numpy as np
 from debugnet.report import figures
 
 
-def draw_importance(folder: Path, importance: np.ndarray, shape: Sequence[int], is_image: bool) -> None:
-    """Draw the lambda at which each input left: a map per channel and their mean for images, bars otherwise.
+def draw_importance(folder: Path, importance: np.ndarray, shape: Sequence[int], is_image: bool, measured: str) -> None:
+    """Draw the importance of each input: a map per channel and their mean for images, bars otherwise.
 
     Parameters
     ----------
@@ -21,13 +21,15 @@ def draw_importance(folder: Path, importance: np.ndarray, shape: Sequence[int], 
     shape : sequence of int
         Of one sample; (channels, H, W) for images.
     is_image : bool
+    measured : str
+        What importance is, with {} for an input.
     """
     if not is_image:
         order = np.argsort(-importance)[:40]
         with figures.drawing(folder, "importance", 6.4, 0.8 + 0.2 * len(order)) as figure:
             axes = figure.add_subplot()
             axes.barh([str(i) for i in order[::-1]], importance[order[::-1]])
-            axes.set_xlabel("lambda at which the feature leaves")
+            axes.set_xlabel(measured.format("feature"))
             axes.set_ylabel("feature")
         return
     maps = importance.reshape(shape)
@@ -40,7 +42,7 @@ def draw_importance(folder: Path, importance: np.ndarray, shape: Sequence[int], 
             shown = axes.imshow(panel, cmap="viridis", vmin=float(maps.min()), vmax=float(maps.max()))
             axes.set_title(name)
             axes.set_axis_off()
-        figure.colorbar(shown, ax=list(axes_row), label="lambda at which the pixel leaves", shrink=0.8)
+        figure.colorbar(shown, ax=list(axes_row), label=measured.format("pixel"), shrink=0.8)
 
 
 def draw_sizes(folder: Path, rows: list[dict[str, Any]], score: str) -> None:

@@ -176,7 +176,8 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     refits = refit_all(problem, kept, writer) if options.refit or options.against else {}
     for row in rows:
         row["refits"] = refits.get(row["size"], {})
-    draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image)
+    measured = "lambda at which the {} leaves" if options.drop_share is None else "all units / those left with the {}"
+    draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image, measured)
     draw_sizes(writer.folder, rows, "r2" if data.family == "gaussian" else "accuracy")
     for leftover in writer.folder.glob("path.safetensors"):
         leftover.unlink()
@@ -187,7 +188,7 @@ def _fit(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWriter) -> 
     options, data = problem.options, problem.data
     path_options = PathOptions(
         lambda_start=options.lambda_start, ratio=options.ratio, epochs_per_lambda=options.epochs_per_lambda,
-        dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes,
+        dense_epochs=options.epochs, stop_at=options.stop_at, drop_share=options.drop_share, sizes=sizes,
     )  # fmt: skip
     trainer = problem.trainer(options.seed)
     fitter = UnitPathFitter(trainer, data.batches["train"], data.batches.get("val"), data.family, path_options)

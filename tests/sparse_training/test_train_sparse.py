@@ -150,7 +150,7 @@ def test_bad_input_is_one_line(xor_file, tmp_path, more, error, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [({"hierarchy": -1.0}, "--hierarchy"), ({"ratio": 1.0}, "--ratio"), ({"against": ("luck",)}, "luck"),
-     ({"shrink": True}, "group-lasso"), ({"lambdas": (0.0,)}, "above 0")],
+     ({"shrink": True}, "group-lasso"), ({"lambdas": (0.0,)}, "above 0"), ({"drop_share": 0.0}, "--drop-share 0")],
 )  # fmt: skip
 def test_options_out_of_range(xor_file, tmp_path, more, message):
     with pytest.raises(UsageError, match=message):

@@ -152,6 +152,10 @@ class PartialFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def discard(self) -> None:
+        """Remove what was added: it led nowhere, and would stand in the way of other options."""
+        shutil.rmtree(self.folder)
+
     def close(self) -> None:
         """Let go of the lock; what was added stays and can be gone on with."""
         self._closing.close()

@@ -17,7 +17,7 @@ from debugnet.artifacts.atomic import atomic_file
 from debugnet.artifacts.feature_store import FeatureStore, load_features
 from debugnet.artifacts.path_store import PathWriter, load_path, path_points
 from debugnet.artifacts.provenance import Provenance, collect
-from debugnet.errors import InputError, UsageError
+from debugnet.errors import InputError, NotConverged, UsageError
 from debugnet.glm.options import make_options
 from debugnet.glm.path import PathFit
 from debugnet.heads import LinearHead
@@ -63,6 +63,11 @@ def fit(
         ``time.monotonic()`` when the stage began.
     ranks : Ranks
         Who shares the rows; all but the one that leads fit along and write nothing.
+
+    Raises
+    ------
+    NotConverged
+        A network's training diverged before anything was reached; nothing is left behind.
     """
     store = load_features(options.features)
     splits = [name for name in ("train", "val", "test") if has_rows(store, name)]
@@ -81,7 +86,12 @@ def fit(
                 pass
             return
         with PathWriter(output, provenance, force=force) as writer:
-            _write(options, store, splits, problem, writer, provenance, known, started, ranks)
+            try:
+                _write(options, store, splits, problem, writer, provenance, known, started, ranks)
+            except (NotConverged, UsageError):
+                if options.method == "lassonet":  # its path is without a result: nothing to go on with
+                    writer.discard()
+                raise
 
 
 def _write(

@@ -19,7 +19,7 @@ import torch
 from debugnet import interrupts
 from debugnet.artifacts.feature_store import FeatureStore
 from debugnet.artifacts.path_store import PathWriter
-from debugnet.errors import InputError, UsageError
+from debugnet.errors import NotConverged, UsageError
 from debugnet.glm.options import make_options
 from debugnet.glm.path import PathFit
 from debugnet.progress import Progress
@@ -46,7 +46,15 @@ LADDER = (1, 2, 3, 5, 8)
 def fill_subsets(
     options: FitPath, store: FeatureStore, splits: Sequence[str], problem: PathFit, writer: PathWriter, scorer: Any
 ) -> dict[str, Any]:
-    """Train the network's path, append one point per size, and return what the path's meta records."""
+    """Train the network's path, append one point per size, and return what the path's meta records.
+
+    Raises
+    ------
+    NotConverged
+        Training diverged before any of the sizes was reached.
+    UsageError
+        The path met none of them.
+    """
     torch.manual_seed(options.seed)
     data, scale = _data(options, store, splits, problem)
     fitter = _fitter(options, data, problem.meta["family"], store.n_features, wanted_sizes(options, store.n_features))
@@ -55,7 +63,12 @@ def fill_subsets(
     done = {int((point.weight != 0).any(axis=0).sum()): point for point in writer.points()}
     wanted = [path.subsets[size] for size in sorted(path.subsets) if size in fitter.options.sizes]
     if not wanted:
-        raise InputError("LassoNet's path met none of the --sizes: ask for sizes below the number of features")
+        if path.status == "diverged":
+            raise NotConverged(
+                f"the path ended (diverged) at {fitter.last_alive} features, before all --sizes "
+                f"{','.join(map(str, fitter.options.sizes))}: a smaller --lr"
+            )
+        raise UsageError("LassoNet's path met none of the --sizes: ask for sizes below the number of features")
     points = _strictly_descending(wanted)
     with Progress(len(points), "linear layers", "size", initial=len(done)) as progress:
         for subset in points[len(writer.points()) :]:

@@ -170,14 +170,12 @@ def _train(train: Callable[[BundleWriter], dict[str, Any]], writer: BundleWriter
 
     Only one that ran out of memory may have got somewhere: its folder stays if there is anything in it.
     """
-    import shutil
-
     try:
         return train(writer)
     except (NotConverged, UsageError):
-        shutil.rmtree(writer.folder)
+        writer.discard()
         raise
     except (MemoryError, RuntimeError) as error:
         if out_of_memory(error) and not writer.records and not (writer.folder / "path.safetensors").exists():
-            shutil.rmtree(writer.folder)
+            writer.discard()
         raise

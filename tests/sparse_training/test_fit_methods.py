@@ -7,11 +7,15 @@ import pytest
 
 from debugnet import interrupts
 from debugnet.artifacts.path_store import load_path
-from debugnet.errors import Interrupted, UsageError
+from debugnet.errors import Interrupted, NotConverged, UsageError
+from debugnet.glm.solvers.group_newton import GroupNewton
 from debugnet.recipes.analyze import Analyze
 from debugnet.recipes.fit_path import FitPath
 from debugnet.recipes.select import Select
-from debugnet.stages import analyze, fit_path, select
+from debugnet.sparse_training import spred_layer
+from debugnet.sparse_training.networks import make_mlp
+from debugnet.stages import analyze, fit_path, fit_subsets, select
+from tests.sparse_training.sparse_networks import Exploding
 from tests.stages.planted import PLANTED, planted_problem, write_store
 
 CLASSES = ["ash", "birch", "cedar"]
@@ -106,6 +110,79 @@ def test_stop_at_keeps_exactly_so_many(store, tmp_path):
     )  # fmt: skip
     path = load_path(fit_path.run(fitted).path)
     assert path.meta["lassonet"]["sizes"][0] == 4 and len(np.flatnonzero(path.weight(0).any(axis=0))) <= 4
+
+
+LASSONET = {"method": "lassonet", "hidden": (8,), "epochs": 4, "ratio": 2.0, "batch_size": 64, "threads": 1}
+
+
+def exploding(first):
+    """Make networks that give no number in the training passes from ``first`` on."""
+
+    def make(n_features, n_outputs, hidden):
+        network = Exploding()
+        network.layer, network.first = make_mlp(n_features, n_outputs, hidden), first
+        return network
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "message"),
+    [
+        ({"lr": 1e30}, None, "the dense start diverged .* a smaller --lr"),
+        ({"sizes": (1, 2)}, 30, r"ended \(diverged\) at 30 features, before all --sizes 1,2: a smaller --lr"),
+    ],
+)
+def test_a_network_that_diverges_leaves_nothing_in_the_way(store, tmp_path, monkeypatch, options, first, message):
+    with monkeypatch.context() as patch, pytest.raises(NotConverged, match=message) as caught:
+        if first:
+            patch.setattr(fit_subsets, "make_mlp", exploding(first))
+        fit_path.run(FitPath(store, tmp_path / "path.h5", **LASSONET | options))
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+    found = fit_path.run(FitPath(store, tmp_path / "path.h5", **LASSONET | {"lr": 5e-3, "sizes": (10,)}))
+    assert load_path(found.path).meta["lassonet"]["sizes"] == [10]
+
+
+def test_a_network_that_diverges_later_keeps_what_was_reached(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fit_subsets, "make_mlp", exploding(400))
+    options = LASSONET | {"epochs": 12, "sizes": tuple(range(1, 30)), "lr": 5e-3}
+    path = load_path(fit_path.run(FitPath(store, tmp_path / "path.h5", **options)).path)
+    told = path.meta["lassonet"]
+    assert told["status"] == "diverged" and told["sizes"][0] > 1 and told["sizes"][-1] > told["sizes"][0]
+    assert f"it ends at {told['sizes'][0]} features" in capsys.readouterr().err
+    assert set(path.status) == {"converged"} and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("method", ["spred", "group-lasso"])
+def test_lambdas_that_diverge_are_stored_and_said(method, store, tmp_path, monkeypatch):
+    """Not a number from the third lambda on: the points are there, the line names the first, and can be accepted."""
+    calls = []
+
+    def broken(solve):
+        def wrapped(*given, **more):
+            calls.append(1)
+            found = solve(*given, **more)
+            if len(calls) >= 3:
+                found.x[:] = np.nan
+            return found
+
+        return wrapped
+
+    if method == "spred":
+        monkeypatch.setattr(spred_layer, "minimize", broken(spred_layer.minimize))
+    else:
+        gap = GroupNewton._gap
+        monkeypatch.setattr(GroupNewton, "_gap", lambda self, G: gap(self, G) if self.t.max() > 0.05 else np.nan)
+    options = {"method": method, "n_lambdas": 6, "lambda_min_ratio": 0.03, "steps": 50, "threads": 1}
+    with pytest.raises(NotConverged, match="diverged at gap .* all are in .*path.h5: ") as caught:
+        fit_path.run(FitPath(store, tmp_path / "path.h5", **options))
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob("*.partial"))
+    accepted = fit_path.run(FitPath(store, tmp_path / "path.h5", **options, allow_unconverged=True))
+    path = load_path(accepted.path)
+    assert accepted.reused and len(path) == 6
+    assert set(path.status) == {"converged", "diverged"}
+    assert all(np.isfinite(path.weight(i)).all() for i in range(6))
 
 
 @pytest.mark.parametrize(

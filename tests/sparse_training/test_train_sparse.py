@@ -19,7 +19,7 @@ from debugnet.errors import InputError, NotConverged, UsageError
 from debugnet.recipes.train_sparse import TrainSparse
 from debugnet.sparse_training.networks import make_mlp
 from debugnet.sparse_training.shrink import shrink, widths
-from debugnet.stages import train_sparse
+from debugnet.stages import sparse_refits, train_sparse
 
 FAST = {"epochs": 12, "epochs_per_lambda": 1, "batch_size": 64, "lr": 5e-3, "ratio": 1.5, "seeds": 2, "threads": 1}
 
@@ -69,6 +69,23 @@ def test_the_planted_interaction_is_found_and_compared(lassonet):
     ):
         assert (result.path / name).exists()
     assert train_sparse.run(given).reused
+
+
+def test_all_inputs_are_refitted_once(xor_file, tmp_path, monkeypatch):
+    """Every selection of all inputs is the same: one network per seed stands for all; of two inputs each has its own."""
+    trained, refit = [], sparse_refits._refit
+
+    def counted(problem, mask, seed):
+        trained.append((int(mask.sum()), seed))
+        return refit(problem, mask, seed)
+
+    monkeypatch.setattr(sparse_refits, "_refit", counted)
+    result = train_sparse.run(options(xor_file, tmp_path, sizes=(2, 8), epochs=3, ratio=3.0))
+    assert sorted(trained) == [(2, 0)] * 3 + [(2, 1)] * 3 + [(8, 0), (8, 1)]
+    refits = {row["size"]: row["refits"] for row in read_json(result.path / "sparse.json")["rows"]}
+    assert set(refits[2]) == set(refits[8]) == {"lassonet", "random", "anova"}
+    assert refits[8]["random"] == refits[8]["anova"] == refits[8]["lassonet"]
+    assert refits[8]["lassonet"]["test"]["n"] == 2 and refits[8]["lassonet"] not in refits[2].values()
 
 
 def test_hidden_width_and_inputs_together_and_shrink(tmp_path):

@@ -72,7 +72,7 @@ def test_the_planted_interaction_is_found_and_compared(lassonet):
 
 
 def test_all_inputs_are_refitted_once(xor_file, tmp_path, monkeypatch):
-    """Every selection of all inputs is the same: one network per seed stands for all; of two inputs each has its own."""
+    """Every selection of all inputs is the same: one network per seed stands for all; of two each has its own."""
     trained, refit = [], sparse_refits._refit
 
     def counted(problem, mask, seed):

@@ -43,9 +43,11 @@ def load(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     if name == "friedman":
         X, y = datasets.make_friedman1(1000, n_features=60, noise=1.0, random_state=seed)
         return X, y, "regression"
-    if name == "planted":  # two products, a fold and a line, in six of sixty features; three classes of equal size
-        X = rng.normal(size=(1000, 60))
+    if name in ("planted", "twins"):  # two products, a fold and a line, in six features; three classes of equal size
+        X = rng.normal(size=(1000, 60 if name == "planted" else 12))
         score = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3] + np.abs(X[:, 4]) + X[:, 5]
+        if name == "twins":  # five of each feature, with correlations of 0.95
+            X = np.repeat(X, 5, axis=1) * 0.95**0.5 + 0.05**0.5 * rng.normal(size=(1000, 60))
         return X, np.digitize(score, np.quantile(score, [1 / 3, 2 / 3])), "single-label"
     X, y = datasets.make_classification(
         1000, 60, n_informative=5, n_redundant=15, n_clusters_per_class=8, random_state=seed

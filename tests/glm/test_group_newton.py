@@ -57,6 +57,9 @@ def test_two_classes_are_one_number_per_feature():
         assert newton.nnz[-1] > 0
         for i in range(len(newton)):
             np.testing.assert_allclose(newton.weight(i)[0], -newton.weight(i)[1], atol=1e-12)
+    options = {"family": "multinomial", "penalty": "group_lasso", "solver": "group-newton"}
+    path = fit_path(X, y, lambdas=[0.1], lambda_zero=True, **options)
+    assert set(path.status) == {"converged"} and path.weight(1).all()
 
 
 def test_softmax_weights_of_a_feature_sum_to_zero():

@@ -54,7 +54,7 @@ class GroupNewton(WorkingSet):
     compiled: ClassVar[bool] = True
 
     def __init__(self, problem: GLMProblem) -> None:
-        self.problem = problem
+        self.problem, self.exhausted = problem, False
         self.scalar = _ScalarGroups(problem) if _one_number_decides(problem) else None
         if self.scalar is None:
             self._start(problem, np.dtype(np.float64 if needs_float64(problem) else np.float32))
@@ -114,6 +114,7 @@ class GroupNewton(WorkingSet):
                 self._measure_metric(*old, G)
             old = (self.W, G)
             if not self._step(G, gap, target):
+                self.exhausted = True
                 return "stalled"
         self.exhausted = True
         return "max_iterations"

@@ -161,15 +161,38 @@ def test_takes_over_where_the_hessian_grows_too_large(monkeypatch, taken):
     sizes = []
     cheaper = prox_newton.metric_is_cheaper
 
-    def asked(n, m, n_outputs, s):
-        sizes.append((s, cheaper(n, m, n_outputs, s)))
-        return sizes[-1][1]
+    def asked(n, m, n_outputs, s, *steps):
+        answer = cheaper(n, m, n_outputs, s, *steps)
+        if not steps:
+            sizes.append((s, answer))
+        return answer
 
     monkeypatch.setattr(prox_newton, "metric_is_cheaper", asked)
     path = fit_path(X, y, solver="prox-newton", **options)
     assert len(sizes) > 5 and [answer for _, answer in sizes] == [False] * (len(sizes) - 1) + [True]
     assert len(taken) > 20 and set(path.status) == {"converged"}
     assert path.duality_gap.max() <= 1e-6
+    np.testing.assert_allclose(path.objective, whole.objective, atol=2e-6 * whole.meta["null_objective"])
+
+
+def test_gives_up_where_features_share_one_direction(monkeypatch, taken):
+    """A common factor in all features: steps crawl, so the whole Hessian comes back within the lambda, and stays."""
+    X, y = noisy_problem()
+    X = X + 8 * np.random.default_rng(1).normal(size=(len(X), 1)).astype(np.float32)
+    options = {"n_lambdas": 8, "lambda_min_ratio": 3e-3, "tol": 1e-6}
+    whole = whole_hessian(X, y, **options)
+    answers = []
+    cheaper = prox_newton.metric_is_cheaper
+
+    def asked(n, m, n_outputs, s, *steps):
+        answers.append((bool(steps), cheaper(n, m, n_outputs, s, *steps) if steps else True))
+        return answers[-1][1]
+
+    monkeypatch.setattr(prox_newton, "metric_is_cheaper", asked)
+    path = fit_path(X, y, solver="prox-newton", **options)
+    assert answers[0] == (False, True) and answers[-1] == (True, False)
+    assert {answer for answer in answers[1:-1]} == {(True, True)}, "asked for once, and left once"
+    assert set(path.status) == {"converged"} and path.duality_gap.max() <= 1e-6
     np.testing.assert_allclose(path.objective, whole.objective, atol=2e-6 * whole.meta["null_objective"])
 
 

@@ -38,6 +38,8 @@ NEAR = 0.95
 SLOW = 0.1
 #: Steps without a smaller gap that count as no progress.
 PATIENCE = 200
+#: The shift metric may cost so many times a lambda with the whole Hessian before that takes over again.
+PERSISTENCE = 4
 #: Curvature that the gap assumes of unpenalized features in the shift metric, as a share of the others' ridge.
 FREE_FLOOR = 1e-3
 
@@ -48,6 +50,7 @@ class ProxNewton(WorkingSet):
     name: ClassVar[str] = "prox-newton"
     trusts_itself: ClassVar[bool] = True
     compiled: ClassVar[bool] = True
+    metric_tried: bool = False
 
     def __init__(self, problem: GLMProblem) -> None:
         self._start(problem, np.dtype(np.float64 if needs_float64(problem) else np.float32))
@@ -124,7 +127,7 @@ class ProxNewton(WorkingSet):
 
     def _iterate(self, lam: float, target: float, monitor: Monitor) -> str:
         objective = self.state.loss + self._penalty_value(self.W)
-        gap, least, waited, self.rebuilt = np.inf, np.inf, 0, 0
+        gap, least, waited, self.rebuilt, self.in_metric = np.inf, np.inf, 0, 0, 0
         self.movement.clear()
         if self.metric is not None:
             self._begin_metric()
@@ -153,20 +156,22 @@ class ProxNewton(WorkingSet):
     # -- the model -------------------------------------------------------------------------------
 
     def _prepare_model(self, G: np.ndarray, gap: float, target: float) -> None:
-        """Bring the model up to the present working set, or go over to the shift metric, for good.
+        """Bring the model up to the present working set, or change it: to the shift metric, and back if that crawls.
 
         A Hessian is built again where its age costs more than that.
         """
-        if self.metric is not None:
-            if len(self.metric) < len(self.cache):
-                self._begin_metric()
+        if self.metric is not None and not self._leaves_metric():
             return
         size = -G if self.problem.penalty.nonnegative else np.abs(G)
         wanted = (self.W != 0) | (size > self.l1 * (1 - 1e-3)) | (self.l1 == 0)
         if not self.problem.fit_intercept:
             wanted[:, 0] = False
-        if self.coupled and metric_is_cheaper(self.n, len(self.cache), self.K, int(wanted.sum())):
-            self.blocks = []
+        if (
+            self.coupled
+            and not self.metric_tried
+            and metric_is_cheaper(self.n, len(self.cache), self.K, int(wanted.sum()))
+        ):
+            self.metric_tried, self.blocks = True, []
             self._begin_metric()
             return
         stale = self._is_stale(wanted, gap, target)
@@ -195,6 +200,19 @@ class ProxNewton(WorkingSet):
         self.floor = np.maximum(self.floor, FREE_FLOOR * self.floor[0])
         self._tile()
         self.movement.clear()
+
+    def _leaves_metric(self) -> bool:
+        """Keep the metric up to the working set; back to the Hessian, for good, where it took too many steps."""
+        assert self.metric is not None
+        self.in_metric += 1
+        size = int(np.count_nonzero(self.W))
+        if not metric_is_cheaper(self.n, len(self.cache), self.K, size, self.in_metric / PERSISTENCE):
+            self.metric, self.blocks, self.contraction = None, [CurvatureBlock(self.cache, True)], 0.0
+            self.movement.clear()
+            return True
+        if len(self.metric) < len(self.cache):
+            self._begin_metric()
+        return False
 
     def _rebuild(self, block: CurvatureBlock, index: int, mask: np.ndarray) -> None:
         k, c = np.nonzero(mask)
@@ -260,14 +278,14 @@ class ProxNewton(WorkingSet):
                 return value, True
             self.counts["restarts"] += 1
             self.movement.clear()
-            if self.metric is not None:
-                self.metric.learn(0.0)
         found = self._descend(change, moved, objective + 0.1 * target)
         if found is None:
             return objective, False
         fraction, value = found
         if fraction < 1:
             self.contraction = 1.0
+            if self.metric is not None:
+                self.metric.learn(fraction)
         return value, True
 
     def _combined_step(

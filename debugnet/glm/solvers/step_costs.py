@@ -28,7 +28,7 @@ def one_pass(n: int, m: int, n_outputs: int) -> float:
     return PRODUCT * n * m * n_outputs + SCORE * n * n_outputs
 
 
-def metric_is_cheaper(n: int, m: int, n_outputs: int, s: int) -> bool:
+def metric_is_cheaper(n: int, m: int, n_outputs: int, s: int, steps: float = METRIC_STEPS) -> bool:
     """Steps in the shift metric, or 2.5 with the whole Hessian of s coefficients?
 
     A Hessian is built for every second lambda.
@@ -39,10 +39,12 @@ def metric_is_cheaper(n: int, m: int, n_outputs: int, s: int) -> bool:
         Rows, columns of the working set.
     n_outputs, s : int
         Classes, coefficients in the working set.
+    steps : float
+        Steps in the metric.
     """
     touch = one_pass(n, m, n_outputs)
     whole = 2.5 * (touch + 60 * s * s * LARGE_SWEEP) + n * s * s * LARGE_BUILD / 2
-    return METRIC_STEPS * 2 * touch < whole
+    return steps * 2 * touch < whole
 
 
 def rebuild_pays(

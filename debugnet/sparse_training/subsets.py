@@ -131,8 +131,8 @@ class UnitPath:
     subsets : dict
         ``{size: Subset}``, every size that the path went through.
     death : ndarray (n_units,), float64
-        Lambda at which each unit was last dropped; with ``drop_share`` all units over those left then.  inf where
-        it survived the path's end.
+        Lambda at which each unit was last dropped; with ``drop_share`` how often the units had been halved then.
+        inf where it survived the path's end.
     dense : dict
         Validation metrics of the dense network.
     status : str

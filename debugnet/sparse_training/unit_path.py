@@ -203,7 +203,7 @@ class UnitPathFitter:
         self.path.death[mask] = np.inf
         newly = ~mask & ~np.isfinite(self.path.death)
         stays = self.trainer.keep is not None
-        self.path.death[newly] = self.trainer.n_units / max(count, 1) if stays else lam
+        self.path.death[newly] = math.log2(self.trainer.n_units / (count + 1)) if stays else lam
         if count < self.last_alive:
             held = self.trainer.pull() if order is None else -order
             fallen = np.flatnonzero(newly)[np.argsort(-held.cpu().numpy()[newly], kind="stable")]

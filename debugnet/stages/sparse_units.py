@@ -176,7 +176,7 @@ def train_units(problem: UnitProblem, sizes: tuple[int, ...], writer: BundleWrit
     refits = refit_all(problem, kept, writer) if options.refit or options.against else {}
     for row in rows:
         row["refits"] = refits.get(row["size"], {})
-    measured = "lambda at which the {} leaves" if options.drop_share is None else "all units / those left with the {}"
+    measured = "lambda at which the {} leaves" if options.drop_share is None else "halvings before the {} leaves"
     draw_importance(writer.folder, importance, data.example.shape[1:], data.is_image, measured)
     draw_sizes(writer.folder, rows, "r2" if data.family == "gaussian" else "accuracy")
     for leftover in writer.folder.glob("path.safetensors"):

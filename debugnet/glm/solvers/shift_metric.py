@@ -53,9 +53,7 @@ class ShiftMetric:
     def __len__(self) -> int:
         return self._curvature.shape[1]
 
-    def minimizer(
-        self, W: np.ndarray, G: np.ndarray, l1: np.ndarray, l2: np.ndarray, nonnegative: bool
-    ) -> np.ndarray:
+    def minimizer(self, W: np.ndarray, G: np.ndarray, l1: np.ndarray, l2: np.ndarray, nonnegative: bool) -> np.ndarray:
         """Where the linear model at W plus the metric and the penalty is least.
 
         Parameters

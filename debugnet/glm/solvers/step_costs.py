@@ -47,9 +47,7 @@ def metric_is_cheaper(n: int, m: int, n_outputs: int, s: int, steps: float = MET
     return steps * 2 * touch < whole
 
 
-def rebuild_pays(
-    n: int, m: int, n_outputs: int, per_block: np.ndarray, logs_to_go: float, rate: float
-) -> bool:
+def rebuild_pays(n: int, m: int, n_outputs: int, per_block: np.ndarray, logs_to_go: float, rate: float) -> bool:
     """Whether the steps that a fresh Hessian saves cost more than building it.
 
     Parameters

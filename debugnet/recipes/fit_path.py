@@ -109,6 +109,13 @@ class FitPath:
     )
     hidden: tuple[int, ...] = option((100,), "lassonet: hidden widths of the network.", group=_OTHER)
     ratio: float = option(1.1, "lassonet: factor between lambdas, above 1.", group=_OTHER)
+    drop_share: float | None = option(
+        None,
+        "lassonet: where the first feature would leave, hold lambda and take out this share of the features at a time, "
+        "the weakest: for features that tell the same (0.05 is usual; default: they leave as lambda rises).",
+        metavar="SHARE",
+        group=_OTHER,
+    )
     epochs: int = option(100, "lassonet: epochs of the dense start, at most.", metavar="N", group=_OTHER)
     batch_size: int = option(256, "lassonet: samples in a minibatch.", metavar="N", group=_OTHER)
     lr: float = option(1e-3, "lassonet: step size of the network.", group=_OTHER)

@@ -144,6 +144,8 @@ def _check_other_methods(options: FitPath, method: str) -> None:
         )
     if not 0 < options.hierarchy < float("inf"):
         raise UsageError(f"--hierarchy {options.hierarchy}: M is a finite number above 0 (10 is usual)")
+    if options.drop_share is not None and not 0 < options.drop_share <= 0.5:
+        raise UsageError(f"--drop-share {options.drop_share:g}: a share above 0 and at most 0.5 (0.05 is usual)")
     if not 1 < options.ratio <= 10:
         raise UsageError(f"--ratio {options.ratio}: the factor between lambdas is above 1, at most 10 (1.1 is usual)")
     if options.lr <= 0 or options.stop_at < 0:

@@ -91,6 +91,7 @@ def fill_subsets(
             "importance": [float(v) for v in path.importance],
             "refit_lam": lam,
             "hierarchy": options.hierarchy,
+            "drop_share": options.drop_share,
             "status": path.status,
             "target_scale": scale,
             "stages": len(path.stages),
@@ -153,7 +154,10 @@ def _fitter(
         optimizer=lambda parameters: make_optimizer("adam", parameters, options.lr),
         lr=options.lr,
     )
-    path_options = PathOptions(ratio=options.ratio, dense_epochs=options.epochs, stop_at=options.stop_at, sizes=sizes)
+    path_options = PathOptions(
+        ratio=options.ratio, dense_epochs=options.epochs, stop_at=options.stop_at, drop_share=options.drop_share,
+        sizes=sizes,
+    )  # fmt: skip
     return UnitPathFitter(trainer, train, data.get("val"), family, path_options)
 
 

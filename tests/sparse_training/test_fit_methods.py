@@ -16,6 +16,7 @@ from debugnet.sparse_training import spred_layer
 from debugnet.sparse_training.networks import make_mlp
 from debugnet.stages import analyze, fit_path, fit_subsets, select
 from tests.sparse_training.sparse_networks import Exploding
+from tests.sparse_training.test_drop_share import TWINS, twins
 from tests.stages.planted import PLANTED, planted_problem, write_store
 
 CLASSES = ["ash", "birch", "cedar"]
@@ -42,6 +43,28 @@ def lassonet_path(store):
         batch_size=64, lr=5e-3, threads=1,
     )  # fmt: skip
     return fit_path.run(options).path
+
+
+def test_drop_share_thins_twins_out_before_signals_are_lost(tmp_path):
+    """Five twins for each of eight signals, four of them in the target (tests/sparse_training/test_drop_share.py)."""
+    X, y = (tensor.numpy() for tensor in twins())
+    features = {"train": X[:500], "val": X[500:]}
+    labels = {"train": y[:500], "val": y[500:]}
+    store = write_store(tmp_path / "features.h5", features, labels, class_names=["no", "yes"])
+    options = {"sizes": (6, 20), "hidden": (30,), "ratio": 1.2, "batch_size": 64, "lr": 3e-3, "threads": 1}
+    kept = {}
+    for share in (None, 0.1):
+        made = fit_path.run(FitPath(store, tmp_path / f"{share}.h5", method="lassonet", drop_share=share, **options))
+        path = load_path(made.path)
+        assert set(path.status) == {"converged"} and (np.diff(path.lam) < 0).all()
+        kept[share] = {signals_of(path, i, 6) for i in range(len(path))} - {None}
+    assert {0, 1, 2, 3} <= set(*kept[0.1]) and not {0, 1, 2, 3} <= set(*kept[None])
+
+
+def signals_of(path, i, size):
+    """Signals of which point i holds a twin, if its features are so many."""
+    used = np.flatnonzero((path.weight(i) != 0).any(axis=0))
+    return frozenset(used // TWINS) if len(used) == size else None
 
 
 def test_spred_ends_in_the_certified_solution(spred_path):
@@ -192,6 +215,7 @@ def test_lambdas_that_diverge_are_stored_and_said(method, store, tmp_path, monke
         ({"method": "spred", "nonnegative": True}, "sign constraints"),
         ({"method": "lassonet", "lam": 0.1}, "finds its own lambdas"),
         ({"method": "lassonet", "hierarchy": 0.0}, "--hierarchy 0.0"),
+        ({"method": "lassonet", "drop_share": 0.9}, "--drop-share 0.9"),
         ({"method": "lassonet", "ratio": 1.0}, "--ratio 1.0"),
         ({"method": "spred", "extend": True}, "--extend"),
         ({"method": "lassonet", "sizes": (3, 500)}, "--sizes 500: there are only"),

@@ -19,8 +19,8 @@ LARGE_BUILD = 1.5e-11
 METRIC_STEPS = 80
 #: Factor by which a step with a fresh Hessian reduces the gap.
 FRESH = 1e-3
-#: Seconds of interpreter time per block.
-BLOCK = 1e-4
+#: Seconds of interpreter time per block, or per step without one.
+CALLS = 1e-4
 
 
 def one_pass(n: int, m: int, n_outputs: int) -> float:
@@ -42,7 +42,7 @@ def metric_is_cheaper(n: int, m: int, n_outputs: int, s: int, steps: float = MET
     steps : float
         Steps in the metric.
     """
-    touch = one_pass(n, m, n_outputs)
+    touch = one_pass(n, m, n_outputs) + CALLS / 2
     whole = 2.5 * (touch + 60 * s * s * LARGE_SWEEP) + n * s * s * LARGE_BUILD / 2
     return steps * 2 * touch < whole
 
@@ -63,7 +63,7 @@ def rebuild_pays(n: int, m: int, n_outputs: int, per_block: np.ndarray, logs_to_
     """
     rate = min(max(rate, 1e-6), 0.99)
     saved = max(logs_to_go / -np.log(rate), 1) - max(logs_to_go / -np.log(FRESH), 1)
-    squares, blocks = float(np.square(per_block, dtype=np.float64).sum()), BLOCK * len(per_block)
+    squares, blocks = float(np.square(per_block, dtype=np.float64).sum()), CALLS * len(per_block)
     step = one_pass(n, m, n_outputs) + 30 * squares * 3e-10 + blocks
     build = n * squares * 6e-12 + n * float(per_block.sum()) * 1e-9 + blocks
     return bool(saved * step > build)

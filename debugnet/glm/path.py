@@ -181,9 +181,9 @@ class PathFit:
         yield from self._certify(solver, pending)
 
     def _batch_size(self) -> int:
-        """Lambdas per certificate pass, so that their scores and residuals take a sixteenth of X or 64 MB at most."""
+        """Lambdas per certificate pass, so that their scores and residuals take an eighth of X or 32 MB at most."""
         X, K, n = self.problem.design.X, self.problem.n_outputs, self.problem.total_rows  # the same on every rank
-        return max(1, min(BATCH, max(n * X.shape[1] * X.element_size() // 16, 64 << 20) // (32 * n * K)))
+        return max(1, min(BATCH, max(n * X.shape[1] * X.element_size() // 8, 32 << 20) // (32 * n * K)))
 
     def _approach(
         self, solver: Any, lam: float, last: float, weight: Tensor, bias: Tensor, certificate: Certificate

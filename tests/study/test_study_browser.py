@@ -46,8 +46,8 @@ def test_a_worker_answers_and_the_answers_are_scored(browser, head, tmp_path, ki
         watch.page.wait_for_url(re.compile(r"/index\.html$"))
         watch.settle()
         n = len(study.tasks)
-        # The last page's write may reach this one a moment after it is drawn.
-        watch.page.get_by_text(f"{n} of {n} tasks answered", exact=True).wait_for(timeout=5000)
+        assert watch.page.locator("#progress").inner_text() == f"{n} of {n} tasks answered"
+        assert watch.page.get_by_label("Your name or number").input_value() == worker
         button = "#csv" if worker == "first" else "#json"
         with watch.page.expect_download() as saved:
             watch.page.locator(button).click()
@@ -85,5 +85,5 @@ def test_two_windows_never_overwrite_each_others_answers(browser, head, tmp_path
         windows.append(window)
     for window in windows:
         window.locator("#skip").click()
-    watch.page.get_by_text(f"2 of {len(tasks)} tasks answered", exact=True).wait_for(timeout=5000)  # without a reload
+    watch.page.get_by_text(f"2 of {len(tasks)} tasks answered", exact=True).wait_for(timeout=20000)  # without a reload
     watch.context.close()

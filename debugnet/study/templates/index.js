@@ -1,8 +1,8 @@
 const worker = document.getElementById("worker");
 const links = [...document.querySelectorAll(".tasks a")];
 
-function refresh() {
-  const answers = links.map((link) => loadAnswer(link.dataset.task));
+async function refresh() {
+  const answers = await Promise.all(links.map((link) => loadAnswer(link.dataset.task)));
   const done = answers.filter(Boolean);
   links.forEach((link, number) => {
     const given = answers[number];
@@ -16,10 +16,18 @@ function refresh() {
   start.textContent = done.length ? (open ? "Go on" : "Look again") : "Start";
 }
 
-worker.value = loadWorker();
+let saving = Promise.resolve();
 worker.addEventListener("input", () => {
-  save("worker", worker.value.trim());
+  saving = save("worker", worker.value.trim());
 });
+for (const link of [...links, document.getElementById("start")]) {
+  link.addEventListener("click", async (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab: this page stays
+    event.preventDefault();
+    await saving;
+    location.href = link.href;
+  });
+}
 
 function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
@@ -30,31 +38,35 @@ function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
-function sheet() {
-  const name = loadWorker();
+async function sheet() {
+  const name = worker.value.trim();
   if (!name) {
     complain("Write your name or number first: answers without one cannot be counted.");
     worker.focus();
     return null;
   }
   complain("");
-  return { study, kind: document.body.dataset.kind, worker: name, answers: links.map((link) => loadAnswer(link.dataset.task)).filter(Boolean) };
+  return { study, kind: document.body.dataset.kind, worker: name, answers: (await Promise.all(links.map((link) => loadAnswer(link.dataset.task)))).filter(Boolean) };
 }
 const fileName = (worker, ending) => "answers_" + study + "_" + worker.replace(/[^A-Za-z0-9-]+/g, "_") + ending;
 
-document.getElementById("json").addEventListener("click", () => {
-  const found = sheet();
+document.getElementById("json").addEventListener("click", async () => {
+  const found = await sheet();
   if (found) download(fileName(found.worker, ".json"), "application/json", JSON.stringify(found, null, 1));
 });
-document.getElementById("csv").addEventListener("click", () => {
-  const found = sheet();
+document.getElementById("csv").addEventListener("click", async () => {
+  const found = await sheet();
   if (!found) return;
   const columns = ["task", "worker", "choice", "confidence", "description", "part_1", "part_2"];
   const quote = (value) => (/[",\r\n]/.test(value) ? '"' + value.replaceAll('"', '""') + '"' : value);
   const lines = found.answers.map((a) => columns.map((c) => quote(c === "worker" ? found.worker : a[c] || "")).join(","));
   download(fileName(found.worker, ".csv"), "text/csv", [columns.join(","), ...lines].join("\n") + "\n");
 });
-refresh();
+async function begin() {
+  worker.value = await loadWorker();
+  await refresh();
+  document.documentElement.dataset.ready = "true";
+}
+begin();
 addEventListener("pageshow", refresh);
-addEventListener("storage", refresh); // another window, or this one's last page, whose write came late
-document.documentElement.dataset.ready = "true";
+setInterval(refresh, 1000); // another window may be answering

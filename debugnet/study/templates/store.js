@@ -1,23 +1,39 @@
 "use strict";
-// Answers in this browser's own storage, one entry per answer: a second window, or a page whose writes another process
-// of the browser has not passed on yet, then never overwrites an answer with the state it read before.
+// Answers in this browser's own database, one entry per answer.  A page goes on only after its write is committed, so that
+// the next one finds it: localStorage hands writes on to the next page's process late, and sometimes not at all.
 
 const study = document.body.dataset.study;
-const keyOf = (name) => "debugnet-study:" + study + ":" + name;
+const TABLE = "answers";
+const database = new Promise((resolve, reject) => {
+  const opening = indexedDB.open("debugnet-study:" + study, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore(TABLE);
+  opening.onsuccess = () => resolve(opening.result);
+  opening.onerror = () => reject(opening.error);
+});
+database.catch(() => {}); // whoever needs it says so
 
-function load(name) {
+async function inTable(mode, work) {
+  const transaction = (await database).transaction(TABLE, mode);
+  const request = work(transaction.objectStore(TABLE));
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = transaction.onerror = () => reject(transaction.error);
+  });
+}
+
+async function load(name) {
   try {
-    return JSON.parse(localStorage.getItem(keyOf(name)));
+    return await inTable("readonly", (table) => table.get(name));
   } catch {
-    return null;
+    return undefined;
   }
 }
 const loadAnswer = (task) => load("answer:" + task);
-const loadWorker = () => load("worker") || "";
+const loadWorker = async () => (await load("worker")) || "";
 
-function save(name, value) {
+async function save(name, value) {
   try {
-    localStorage.setItem(keyOf(name), JSON.stringify(value));
+    await inTable("readwrite", (table) => table.put(value, name));
     return true;
   } catch {
     complain("This browser keeps no answers for pages from disk. Use another browser, or serve the folder from a web server.");

@@ -13,7 +13,6 @@ import numpy as np
 
 from debugnet import interrupts
 from debugnet.analysis.accuracy import DEFAULT_METRIC, evaluate
-from debugnet.artifacts.atomic import atomic_file
 from debugnet.artifacts.feature_store import FeatureStore, load_features
 from debugnet.artifacts.path_store import PathWriter, load_path, path_points
 from debugnet.artifacts.provenance import Provenance, collect
@@ -25,6 +24,7 @@ from debugnet.progress import Progress, log
 from debugnet.recipes.fit_path import FitPath
 from debugnet.regularization_path import PathPoint
 from debugnet.stages.fit_ranks import ALONE, Ranks
+from debugnet.stages.fit_state import STATE_FILE, keep_state, read_state
 from debugnet.stages.inputs import has_rows, network_head, usable_rows
 from debugnet.stages.row_weights import read_penalty_factors, train_weights
 
@@ -32,8 +32,6 @@ from debugnet.stages.row_weights import read_penalty_factors, train_weights
 SAME_LAMBDA = 1e-9
 #: Seconds after which a warm-up is said to be a compilation.
 NOTE_AFTER = 2.0
-#: Where the state inside an unfinished point is kept, in the partial folder.
-STATE_FILE = "state.safetensors"
 
 
 def fit(
@@ -107,7 +105,7 @@ def _write(
 ) -> None:
     """Solve what is not stored yet, and publish all of it."""
     done = writer.points()
-    state = _read_state(writer.folder / STATE_FILE)
+    state = read_state(writer.folder / STATE_FILE)
     problem.options = dataclasses.replace(problem.options, resume_state=state)
     old = path_points(load_path(known)) if known is not None else []
     added = _new_lambdas(problem.lambdas, old, options)
@@ -182,7 +180,7 @@ def _prepare(options: FitPath, store: FeatureStore, splits: Sequence[str], outpu
             evaluation=evaluation if single else None,
             device=options.device,
             seed=options.seed,
-            checkpoint=(lambda lam, arrays: _keep_state(state, lam, arrays)) if ranks.leads else None,
+            checkpoint=(lambda lam, arrays: keep_state(state, lam, arrays)) if ranks.leads else None,
             communicator=ranks.communicator,
         ),
     )
@@ -374,32 +372,3 @@ def limited_threads(count: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _keep_state(path: Path, lam: float, arrays: dict[str, np.ndarray]) -> None:
-    """Write the state inside a long point; a signal need not wait for its end."""
-    _write_state(path, lam, arrays)
-    interrupts.check()
-
-
-def _write_state(path: Path, lam: float, arrays: dict[str, np.ndarray]) -> None:
-    """Keep the solver's state inside a long point."""
-    from safetensors.numpy import save
-
-    with atomic_file(path) as temporary:
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        temporary.write_bytes(save(contiguous, metadata={"lam": repr(lam)}))
-
-
-def _read_state(path: Path) -> tuple[float, dict[str, np.ndarray]] | None:
-    """Return the state inside an interrupted point, or None; a damaged one is as good as none."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="np") as file:
-            return float(file.metadata()["lam"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        log(f"{path} is damaged: the point it belongs to starts again")
-        return None

@@ -114,6 +114,8 @@ def _coefficient_paths(folder: Path, analysis: dict[str, Any], path: Regularizat
     """One small panel per class: how its weights grow as lambda falls."""
     names, orders = list(analysis["entry_order"]), list(analysis["entry_order"].values())
     keep = np.flatnonzero(path.lam > 0)  # lambda 0 has no place on a log axis
+    # With --drop-share lambda stays, and the points differ in their features alone.
+    held = len(keep) > 1 and path.lam[keep].max() <= 1.001 * path.lam[keep].min()
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     with figures.drawing(folder, "coefficient_paths", 1.2 + 3.4 * columns, 0.9 + 2.3 * rows) as figure:
@@ -128,9 +130,12 @@ def _coefficient_paths(folder: Path, analysis: dict[str, Any], path: Regularizat
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
         for axes in panels[max(0, len(shown) - columns) : len(shown)]:  # the lowest visible one of each column
-            axes.tick_params(labelbottom=True)
+            axes.tick_params(which="both" if held else "major", labelbottom=not held)
         note = f"the first {NAMED} features to enter are numbered; green: the chosen layer"
-        figure.supxlabel(f"lambda (log scale, strong regularization on the left)\n{note}", fontsize=10)
+        axis = "lambda (log scale, strong regularization on the left)"
+        if held:
+            axis = f"more and more features, all at lambda {path.lam[keep][0]:.3g}"
+        figure.supxlabel(f"{axis}\n{note}", fontsize=10)
         figure.supylabel("standardized weight", fontsize=10)
 
 
